@@ -1,1 +1,18 @@
+//! nutgate: an edge gateway that sells access to AI APIs by the request.
+//!
+//! The library is the whole program but its command line; README.md has the map.
 
+pub mod api;
+pub mod clock;
+pub mod config;
+pub mod crash;
+pub mod edge;
+pub mod error;
+pub mod ids;
+pub mod ledger;
+pub mod money;
+pub mod pricing;
+pub mod store;
+pub mod till;
+pub mod upstream;
+pub mod wallet;

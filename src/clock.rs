@@ -1,0 +1,47 @@
+//! Time. The only file that asks the machine what time it is.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Milliseconds since the Unix epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UnixMs(pub u64);
+
+impl UnixMs {
+    #[expect(clippy::disallowed_methods, reason = "this is the one clock")]
+    pub fn now() -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    pub fn plus(self, duration: Duration) -> Self {
+        let ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        Self(self.0.saturating_add(ms))
+    }
+
+    pub const fn to_i64(self) -> i64 {
+        self.0.cast_signed()
+    }
+
+    pub fn from_i64(ms: i64) -> Self {
+        Self(u64::try_from(ms).unwrap_or(0))
+    }
+
+    pub const fn whole_seconds(self) -> u64 {
+        self.0 / 1000
+    }
+}
+
+/// A stopwatch: monotonic, for timings and deadlines within this process.
+#[derive(Clone, Copy, Debug)]
+pub struct Stopwatch(Instant);
+
+impl Stopwatch {
+    #[expect(clippy::disallowed_methods, reason = "this is the one clock")]
+    pub fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    pub fn elapsed(self) -> Duration {
+        self.0.elapsed()
+    }
+}

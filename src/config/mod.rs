@@ -1,0 +1,147 @@
+//! Configuration: what `conf/nutgate.yaml` documents, parsed once at the door.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A secret from configuration: never printed.
+#[derive(Clone)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(redacted)")
+    }
+}
+
+/// A configuration that has passed every check.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub name: String,
+    pub description: String,
+    pub npub: String,
+    pub http_url: String,
+    pub onion_url: String,
+    pub data_dir: PathBuf,
+    pub log: String,
+    pub listen: Listen,
+    pub admin_address: SocketAddr,
+    pub limits: Limits,
+    pub reservation: Reservation,
+    pub refunds_alias: bool,
+    pub missing_credential_status: u16,
+    pub dialect: Dialect,
+    pub cost_chunk: CostChunk,
+    pub mints: Vec<Mint>,
+    pub mint_timeout: Duration,
+    pub btc_usd_cents: Option<u64>,
+    pub upstreams: Vec<Upstream>,
+    pub models: Vec<Model>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Listen {
+    pub address: SocketAddr,
+    /// Proxy threads.
+    pub threads: usize,
+    /// How long a draining process waits for open exchanges before it gives up.
+    pub drain_max: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub struct Limits {
+    pub body_bytes_max: usize,
+    /// Answers held for their cost; beyond it the head goes out and the change is claimed.
+    pub held_bytes_max: usize,
+    /// How long a client may take to send its whole body.
+    pub body_timeout: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub struct Reservation {
+    /// How long a reservation lives without renewal.
+    pub lifetime: Duration,
+    /// How often live ones are renewed; less than half of `lifetime`.
+    pub renew_every: Duration,
+}
+
+/// Which words a 402 uses (WIRE.md section 3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    Reference,
+    Routstr,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CostChunk {
+    Asked,
+    Always,
+}
+
+#[derive(Clone, Debug)]
+pub struct Mint {
+    pub url: String,
+    pub units: Vec<String>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    pub name: String,
+    /// `http(s)://host[:port]/prefix`, without a trailing slash.
+    pub base_url: String,
+    pub api_key: Secret,
+    pub ca_file: Option<PathBuf>,
+    pub connect_timeout: Duration,
+    pub first_byte_timeout: Duration,
+    pub idle_timeout: Duration,
+    pub total_timeout: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub struct Model {
+    pub id: String,
+    pub name: String,
+    pub description: String,
+    pub created: u64,
+    pub owned_by: String,
+    pub context_length: u64,
+    pub max_output_tokens: u64,
+    /// What the upstream calls it.
+    pub upstream_model: String,
+    /// Names of upstreams that serve it, in the order in which they are tried.
+    pub upstreams: Vec<String>,
+    pub alias_ids: Vec<String>,
+    pub price: Price,
+}
+
+/// As written: exact decimals, per million tokens or per request.
+#[derive(Clone, Debug)]
+pub struct Price {
+    pub currency: Currency,
+    pub input: Decimal,
+    pub output: Decimal,
+    pub cached_input: Option<Decimal>,
+    pub request: Decimal,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Currency {
+    Sat,
+    Usd,
+}
+
+/// A non-negative decimal with up to nine places, exact: billionths.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Decimal {
+    pub billionths: u128,
+}

@@ -1,0 +1,80 @@
+//! Where the process may die: every step at which money changes hands, enumerated.
+//!
+//! A debug build told `NUTGATE_CRASH_AT=<step>` kills itself with SIGKILL when it reaches that
+//! step, so that a test can restart it and count. In a release build there is nothing here.
+
+/// The steps from a token's arrival to its change, in the order in which they happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The redemption is written down, the mint has not been asked.
+    RedeemRecorded,
+    /// The mint has signed our outputs, we have not stored them.
+    SwapAnswered,
+    /// The proofs are ours on disk, no account has them.
+    Redeemed,
+    /// The account has the deposit, the redemption does not say so yet.
+    Deposited,
+    /// The redemption is complete.
+    Credited,
+    Reserved,
+    /// The upstream has the whole request.
+    Forwarded,
+    /// The upstream has answered with a head.
+    Answered,
+    /// The first piece of the answer's body has arrived.
+    Streaming,
+    /// The answer is complete, its cost is not recorded.
+    StreamEnded,
+    Settled,
+    /// The change is out of the account, no proofs are set aside for it.
+    WithdrawBegun,
+    /// The proofs are set aside, the ledger still holds the withdrawal open.
+    ChangeIssued,
+    WithdrawCommitted,
+    /// The answer has left.
+    Delivered,
+}
+
+impl Step {
+    pub const ALL: [Self; 15] = [
+        Self::RedeemRecorded,
+        Self::SwapAnswered,
+        Self::Redeemed,
+        Self::Deposited,
+        Self::Credited,
+        Self::Reserved,
+        Self::Forwarded,
+        Self::Answered,
+        Self::Streaming,
+        Self::StreamEnded,
+        Self::Settled,
+        Self::WithdrawBegun,
+        Self::ChangeIssued,
+        Self::WithdrawCommitted,
+        Self::Delivered,
+    ];
+
+    /// The value of `NUTGATE_CRASH_AT` that stops here.
+    pub fn name(self) -> String {
+        format!("{self:?}")
+    }
+}
+
+/// Dies here if a test asked for it.
+#[cfg(debug_assertions)]
+pub fn point(step: Step) {
+    use std::sync::OnceLock;
+    static AT: OnceLock<Option<String>> = OnceLock::new();
+    let at = AT.get_or_init(|| std::env::var("NUTGATE_CRASH_AT").ok());
+    if at.as_deref() == Some(step.name().as_str()) {
+        let me = nix::unistd::Pid::this();
+        // SIGKILL runs no destructor and flushes nothing: the same as an out-of-memory kill.
+        let _sent = nix::sys::signal::kill(me, nix::sys::signal::Signal::SIGKILL);
+        loop {
+            std::thread::park();
+        }
+    }
+}
+
+#[cfg(not(debug_assertions))]
+pub fn point(_step: Step) {}

@@ -1,0 +1,217 @@
+//! What went wrong, for two readers.
+//!
+//! [`Refusal`] is everything a client may read (WIRE.md section 3): an answer of ours instead
+//! of the upstream's. [`Fault`] says whose failure it was, for the log and the metrics. Inner
+//! modules have their own small errors and turn them into a refusal at the door.
+
+use std::borrow::Cow;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+/// Whose failure a request ended with; a metric label, so the set is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fault {
+    Client,
+    Upstream,
+    Ledger,
+    Mint,
+    Us,
+}
+
+impl Fault {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Upstream => "upstream",
+            Self::Ledger => "ledger",
+            Self::Mint => "mint",
+            Self::Us => "us",
+        }
+    }
+}
+
+/// The `type` of an error body; the status follows from it unless a code has its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    InvalidRequest,
+    AuthenticationFailed,
+    InsufficientBalance,
+    Forbidden,
+    NotFound,
+    RateLimitExceeded,
+    InternalError,
+    UpstreamError,
+    ServiceUnavailable,
+}
+
+impl Kind {
+    const fn status(self) -> u16 {
+        match self {
+            Self::InvalidRequest => 400,
+            Self::AuthenticationFailed => 401,
+            Self::InsufficientBalance => 402,
+            Self::Forbidden => 403,
+            Self::NotFound => 404,
+            Self::RateLimitExceeded => 429,
+            Self::InternalError => 500,
+            Self::UpstreamError => 502,
+            Self::ServiceUnavailable => 503,
+        }
+    }
+}
+
+/// An answer of ours instead of the upstream's. Its message is safe to show: no secret, no
+/// internal address. Boxed inside, so that a `Result` on the hot path stays small.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refusal(Box<Parts>);
+
+#[derive(Clone, Debug, PartialEq)]
+struct Parts {
+    kind: Kind,
+    status: u16,
+    code: &'static str,
+    message: Cow<'static, str>,
+    details: Option<Value>,
+    retry_after_s: Option<u32>,
+    fault: Fault,
+}
+
+impl Refusal {
+    pub fn new(kind: Kind, code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
+        let fault = match kind {
+            Kind::InternalError => Fault::Us,
+            Kind::UpstreamError => Fault::Upstream,
+            Kind::ServiceUnavailable => Fault::Ledger,
+            _ => Fault::Client,
+        };
+        Self(Box::new(Parts {
+            kind,
+            status: kind.status(),
+            code,
+            message: message.into(),
+            details: None,
+            retry_after_s: None,
+            fault,
+        }))
+    }
+
+    /// A field of the request that cannot be accepted, named.
+    pub fn field(field: &str, problem: impl std::fmt::Display) -> Self {
+        Self::new(Kind::InvalidRequest, "invalid_value", format!("'{field}' {problem}"))
+            .details(json!({ "param": field }))
+    }
+
+    pub fn status(mut self, status: u16) -> Self {
+        self.0.status = status;
+        self
+    }
+
+    pub fn details(mut self, details: Value) -> Self {
+        self.0.details = Some(details);
+        self
+    }
+
+    pub fn retry_after_s(mut self, seconds: u32) -> Self {
+        self.0.retry_after_s = Some(seconds);
+        self
+    }
+
+    pub fn fault(mut self, fault: Fault) -> Self {
+        self.0.fault = fault;
+        self
+    }
+
+    pub fn status_code(&self) -> u16 {
+        self.0.status
+    }
+
+    pub fn code(&self) -> &'static str {
+        self.0.code
+    }
+
+    pub fn retry_after(&self) -> Option<u32> {
+        self.0.retry_after_s
+    }
+
+    pub fn whose_fault(&self) -> Fault {
+        self.0.fault
+    }
+
+    /// The JSON body of WIRE.md section 3.
+    pub fn body(&self, request_id: &str) -> Vec<u8> {
+        let parts = &*self.0;
+        let mut error = json!({
+            "type": parts.kind,
+            "message": parts.message,
+            "code": parts.code,
+        });
+        if let (Some(details), Some(error)) = (&parts.details, error.as_object_mut()) {
+            error.insert("details".to_owned(), details.clone());
+        }
+        json!({ "error": error, "request_id": request_id }).to_string().into_bytes()
+    }
+}
+
+/// Refusals that more than one place gives.
+impl Refusal {
+    pub fn insufficient_balance(required: crate::money::Msat, available: crate::money::Msat) -> Self {
+        Self::new(
+            Kind::InsufficientBalance,
+            "payment_required",
+            format!(
+                "this request reserves {} msat, {} msat are available",
+                required.get(),
+                available.get()
+            ),
+        )
+        .details(json!({ "required": required, "available": available }))
+    }
+
+    pub fn ledger_unavailable() -> Self {
+        Self::new(
+            Kind::ServiceUnavailable,
+            "ledger_unavailable",
+            "the ledger cannot be reached; nothing was charged",
+        )
+        .retry_after_s(1)
+    }
+
+    pub fn internal() -> Self {
+        Self::new(Kind::InternalError, "internal_error", "something went wrong here; it is logged")
+    }
+
+    pub fn key_not_found() -> Self {
+        Self::new(
+            Kind::AuthenticationFailed,
+            "invalid_api_key",
+            "no account belongs to this key; create one with POST /v1/balance/create",
+        )
+    }
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}: {}", self.0.status, self.0.code, self.0.message)
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::money::Msat;
+
+    #[test]
+    fn the_body_has_the_shape_of_the_wire_contract() {
+        let amount = |msat| Msat::new(msat).unwrap();
+        let body = Refusal::insufficient_balance(amount(154), amount(100)).body("req-1");
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(body["error"]["type"], "insufficient_balance");
+        assert_eq!(body["error"]["code"], "payment_required");
+        assert_eq!(body["error"]["details"], json!({"required": 154, "available": 100}));
+        assert_eq!(body["request_id"], "req-1");
+    }
+}

@@ -1,0 +1,185 @@
+//! One SQLite database, one writer thread, group commit.
+//!
+//! Every piece of work is one transaction's part: it runs inside a savepoint of its own, so
+//! that its failure undoes only itself, and it is answered only after the commit that holds
+//! it. Work that waits while a commit runs shares the next one.
+
+use std::path::Path;
+use std::sync::mpsc;
+use std::thread;
+
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+
+/// What must be true when the answer arrives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Durability {
+    /// Survives the death of the process (in the write-ahead log, not yet forced to disk).
+    Process,
+    /// Survives the death of the machine (forced to disk).
+    Disk,
+}
+
+/// The database did not do what was asked; nothing of that piece of work was kept.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct StoreError(pub String);
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// A handle to the writer thread; cheap to clone. The thread ends with the last handle.
+#[derive(Clone, Debug)]
+pub struct Store {
+    queue: mpsc::SyncSender<Job>,
+}
+
+/// One piece of work, with the answer it will give once its commit is known.
+struct Job {
+    durability: Durability,
+    /// Runs inside the savepoint; returns what to do when the commit is known.
+    run: Box<dyn FnOnce(&Connection) -> Ran + Send>,
+}
+
+struct Ran {
+    kept: bool,
+    answer: Box<dyn FnOnce(Result<(), StoreError>) + Send>,
+}
+
+impl Store {
+    /// Opens or creates the database and runs `schema`, which must be safe to run again.
+    /// The database is locked for this process alone: a second one is refused here.
+    pub fn open(path: &Path, schema: &str) -> Result<Self, StoreError> {
+        let connection = Connection::open(path)?;
+        connection.busy_timeout(std::time::Duration::ZERO)?;
+        // WAL with an exclusive lock keeps the index in heap memory, without a shared file.
+        connection.execute_batch(
+            "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL;
+             PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;",
+        )?;
+        connection.execute_batch(schema)?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+        let (queue, jobs) = mpsc::sync_channel(QUEUE_MAX);
+        thread::Builder::new()
+            .name("store".to_owned())
+            .spawn(move || serve(&connection, &jobs))
+            .map_err(|error| StoreError(error.to_string()))?;
+        Ok(Self { queue })
+    }
+
+    /// Runs `work` on the writer thread and answers once its commit is known. On an error the
+    /// database is as if `work` had never run.
+    ///
+    /// The work is done also when the caller stops waiting.
+    pub async fn write<T, F>(&self, durability: Durability, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    {
+        let (sender, receiver) = oneshot::channel();
+        let run = move |connection: &Connection| {
+            let outcome = work(connection);
+            let kept = outcome.is_ok();
+            let answer = move |committed: Result<(), StoreError>| {
+                let answer = outcome.and_then(|value| committed.map(|()| value));
+                // A caller that went away does not need the answer.
+                let _gone = sender.send(answer);
+            };
+            Ran { kept, answer: Box::new(answer) }
+        };
+        let job = Job { durability, run: Box::new(run) };
+        self.queue.try_send(job).map_err(|refused| match refused {
+            mpsc::TrySendError::Full(_) => StoreError("the store's queue is full".to_owned()),
+            mpsc::TrySendError::Disconnected(_) => StoreError("the store has ended".to_owned()),
+        })?;
+        receiver.await.map_err(|_| StoreError("the store has ended".to_owned()))?
+    }
+}
+
+/// The writer thread: takes what waits, commits it together, answers.
+fn serve(connection: &Connection, jobs: &mpsc::Receiver<Job>) {
+    let mut forced = true;
+    while let Ok(first) = jobs.recv() {
+        let mut batch = Vec::with_capacity(1);
+        batch.push(first);
+        while batch.len() < BATCH_MAX
+            && let Ok(next) = jobs.try_recv()
+        {
+            batch.push(next);
+        }
+        let disk = batch.iter().any(|job| job.durability == Durability::Disk);
+        let result = switch_durability(connection, &mut forced, disk)
+            .and_then(|()| Ok(connection.execute_batch("BEGIN IMMEDIATE")?));
+        let answers: Vec<_> = match &result {
+            Ok(()) => batch.into_iter().map(|job| run_in_savepoint(connection, job)).collect(),
+            Err(_) => batch.into_iter().map(|job| unstarted(connection, job)).collect(),
+        };
+        let committed = result.and_then(|()| commit(connection));
+        if let Err(error) = &committed {
+            log::error!("store: commit failed, nothing of this batch was kept: {error}");
+        }
+        for answer in answers {
+            answer(committed.clone());
+        }
+    }
+}
+
+type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+
+fn run_in_savepoint(connection: &Connection, job: Job) -> Answer {
+    if let Err(error) = execute(connection, "SAVEPOINT job") {
+        log::error!("store: no savepoint: {error}");
+    }
+    let ran = (job.run)(connection);
+    let end = if ran.kept { "RELEASE job" } else { "ROLLBACK TO job; RELEASE job" };
+    if let Err(error) = connection.execute_batch(end) {
+        // The transaction as a whole will fail too, and with it every answer of the batch.
+        log::error!("store: savepoint did not end: {error}");
+    }
+    ran.answer
+}
+
+/// The transaction could not begin: the work still runs outside of it? No: it must not run at
+/// all, so its answer is the error, given through a transaction-less dry end.
+fn unstarted(_connection: &Connection, job: Job) -> Answer {
+    drop(job);
+    Box::new(|_| {})
+}
+
+fn commit(connection: &Connection) -> Result<(), StoreError> {
+    let committed = execute(connection, "COMMIT");
+    if committed.is_err() && !connection.is_autocommit() {
+        execute(connection, "ROLLBACK")?;
+    }
+    committed
+}
+
+/// `synchronous = FULL` forces the log to disk at each commit, `NORMAL` only at checkpoints.
+fn switch_durability(
+    connection: &Connection,
+    forced: &mut bool,
+    disk: bool,
+) -> Result<(), StoreError> {
+    if *forced != disk {
+        let level = if disk { "FULL" } else { "NORMAL" };
+        connection.execute_batch(&format!("PRAGMA synchronous = {level}"))?;
+        *forced = disk;
+    }
+    Ok(())
+}
+
+fn execute(connection: &Connection, sql: &str) -> Result<(), StoreError> {
+    connection.prepare_cached(sql)?.execute([])?;
+    Ok(())
+}
+
+/// Work that waits for the writer; beyond it a caller is refused at once rather than queued.
+const QUEUE_MAX: usize = 16_384;
+
+/// Pieces of work in one commit: bounds how long the first of them waits for the last.
+const BATCH_MAX: usize = 512;
+
+const STATEMENTS_MAX: usize = 64;

@@ -1,0 +1,1 @@
+//! The wallet: the only module that names cdk.
