@@ -1,0 +1,101 @@
+//! Who pays for a request, as the client showed it.
+//!
+//! A credential read here is well formed and not yet trusted: whether a key has an account or a
+//! Cashu token is worth anything is for the ledger and the wallet to say.
+
+use std::fmt;
+
+/// What the client showed. It has no `Display`, and its `Debug` shows the kind and nothing else.
+#[derive(Clone, Copy)]
+pub enum Credential<'h> {
+    /// `X-Cashu`: one request paid by one Cashu token; the change comes back.
+    Cashu(&'h str),
+    /// A Cashu token used as a key, in `Authorization: Bearer`.
+    CashuBearer(&'h str),
+    /// An API key in its canonical form: `sk-` and 32 characters.
+    ApiKey(&'h str),
+}
+
+impl fmt::Debug for Credential<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cashu(_) => "Cashu(redacted)",
+            Self::CashuBearer(_) => "CashuBearer(redacted)",
+            Self::ApiKey(_) => "ApiKey(redacted)",
+        })
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CredentialRefusal {
+    /// Nothing was shown, or a bearer scheme with nothing behind it, as clients with an unset
+    /// key send it.
+    Missing,
+    /// Something was shown that can be no credential of ours.
+    Malformed,
+}
+
+impl fmt::Display for CredentialRefusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Missing => "no credential was given",
+            Self::Malformed => "the credential is malformed",
+        })
+    }
+}
+
+impl std::error::Error for CredentialRefusal {}
+
+/// Reads who pays. `X-Cashu` wins over `Authorization` when both are present, also when it is
+/// malformed: a client that meant to pay by ecash is not silently charged elsewhere.
+///
+/// A key of `sk-` and 64 hex digits names the account of its first 32, so its canonical prefix is
+/// what comes back.
+pub fn credential<'h>(
+    x_cashu: Option<&'h str>,
+    authorization: Option<&'h str>,
+) -> Result<Credential<'h>, CredentialRefusal> {
+    if let Some(value) = x_cashu {
+        let value = value.trim_matches(BLANK);
+        return match is_cashu(value) {
+            true => Ok(Credential::Cashu(value)),
+            false => Err(CredentialRefusal::Malformed),
+        };
+    }
+    let value = authorization.unwrap_or_default().trim_matches(BLANK);
+    if value.is_empty() {
+        return Err(CredentialRefusal::Missing);
+    }
+    let (scheme, shown) = value.split_once(BLANK).unwrap_or((value, ""));
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return Err(CredentialRefusal::Malformed);
+    }
+    bearer(shown.trim_matches(BLANK))
+}
+
+fn bearer(shown: &str) -> Result<Credential<'_>, CredentialRefusal> {
+    if shown.is_empty() {
+        return Err(CredentialRefusal::Missing);
+    }
+    if is_cashu(shown) {
+        return Ok(Credential::CashuBearer(shown));
+    }
+    let secret = shown.strip_prefix(KEY_PREFIX).ok_or(CredentialRefusal::Malformed)?;
+    let short = secret.len() == KEY_SECRET_LEN && secret.bytes().all(|b| b.is_ascii_alphanumeric());
+    let long = secret.len() == KEY_LONG_LEN && secret.bytes().all(|b| b.is_ascii_hexdigit());
+    match shown.get(..KEY_PREFIX.len() + KEY_SECRET_LEN) {
+        Some(key) if short || long => Ok(Credential::ApiKey(key)),
+        _ => Err(CredentialRefusal::Malformed),
+    }
+}
+
+/// Only the version is looked at: the wallet reads the rest, and says better what is wrong in it.
+fn is_cashu(value: &str) -> bool {
+    value.starts_with("cashuA") || value.starts_with("cashuB")
+}
+
+/// Optional white space of RFC 9110.
+const BLANK: [char; 2] = [' ', '\t'];
+const KEY_PREFIX: &str = "sk-";
+const KEY_SECRET_LEN: usize = 32;
+const KEY_LONG_LEN: usize = 64;

@@ -1,0 +1,240 @@
+//! The usage of a chat completion that is an event stream, read while it passes.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use crate::json::{Member, Object};
+use crate::sse::{Event, Piece, Splitter};
+
+use super::object;
+use super::text;
+use super::{Delivered, End, Tokens, Usage};
+
+/// Reads the usage of a chat stream, and shows or hides it, as whole events go by.
+///
+/// An event goes on when its blank line has come; comment lines between events go on at once.
+/// What is not understood goes on as it came. The bytes that come out and what is concluded do
+/// not depend on where the chunks were cut.
+#[derive(Debug)]
+pub struct ChatStream {
+    splitter: Splitter,
+    show_usage: bool,
+    /// The last counts reported; they are cumulative.
+    tokens: Option<Tokens>,
+    /// Whether text followed them, so that they are no totals.
+    is_stale: bool,
+    delivered: Delivered,
+    is_done: bool,
+    is_errored: bool,
+    /// The last piece was taken out, so a line end that straggles behind it goes too.
+    removed: bool,
+}
+
+impl ChatStream {
+    /// `show_usage`: whether the client asked for usage, and so is to see it.
+    pub fn new(show_usage: bool) -> Self {
+        Self {
+            splitter: Splitter::default(),
+            show_usage,
+            tokens: None,
+            is_stale: false,
+            delivered: Delivered::default(),
+            is_done: false,
+            is_errored: false,
+            removed: false,
+        }
+    }
+
+    /// Takes what came and gives back what goes on, which may be nothing yet.
+    ///
+    /// `annotate` is called for every usage that is shown, and returns JSON members
+    /// (`"cost":{…},"cost_sats":1`) that are added to it in the place of any of the same names.
+    /// A chunk of whole events in which nothing changes is returned as it is, not copied.
+    pub fn push(&mut self, chunk: Bytes, annotate: &mut dyn FnMut(&Tokens) -> String) -> Bytes {
+        let mut out = Out::new(&chunk);
+        let mut rest: &[u8] = &chunk;
+        loop {
+            let from = chunk.len() - rest.len();
+            let Some(piece) = self.splitter.next(&mut rest) else { break };
+            let at = from..chunk.len() - rest.len();
+            let (raw, fate) = match &piece {
+                Piece::Tail(raw) if self.removed => (*raw, Fate::Remove),
+                Piece::Tail(raw) => (*raw, Fate::Keep),
+                Piece::Passed(raw) => (&**raw, Fate::Keep),
+                Piece::Event(event) => (event.raw(), self.read(event, Some(annotate))),
+            };
+            self.removed = matches!(fate, Fate::Remove);
+            match fate {
+                Fate::Keep if raw.len() == at.len() => out.keep(at),
+                Fate::Keep => out.write(raw),
+                Fate::Replace(edited) => out.write(&edited),
+                Fate::Remove => {}
+            }
+        }
+        out.finish()
+    }
+
+    /// Ends the stream: what was still held, to be forwarded, and what is concluded.
+    ///
+    /// Held is an event without its blank line. After a clean end it is read like any other, and
+    /// hidden if it must be, but never annotated. After a broken one nothing is returned, so that
+    /// whatever the caller says last is not glued to half an event; counts are still taken from
+    /// it, while text that the client never got is not.
+    pub fn finish(&mut self, end: End) -> (Bytes, Usage) {
+        let seen_before = (self.delivered, self.is_stale);
+        let mut held = Bytes::new();
+        if let Some(event) = self.splitter.finish() {
+            held = match self.read(&event, None) {
+                Fate::Keep => Bytes::copy_from_slice(event.raw()),
+                Fate::Replace(edited) => Bytes::from(edited),
+                Fate::Remove => Bytes::new(),
+            };
+        }
+        if end == End::Broken {
+            held = Bytes::new();
+            let is_stale = self.is_stale && seen_before.1;
+            (self.delivered, self.is_stale) = (seen_before.0, is_stale);
+        }
+        let delivered = self.delivered();
+        let usage = match self.tokens {
+            Some(tokens) if !self.is_stale => Usage::Reported(tokens),
+            _ if delivered != Delivered::default() => Usage::Partial(delivered),
+            _ => Usage::Nothing,
+        };
+        (held, usage)
+    }
+
+    /// What was delivered so far. An event too large to be read counts as one without text.
+    pub fn delivered(&self) -> Delivered {
+        let Delivered { events, text_bytes } = self.delivered;
+        Delivered { events: events + self.splitter.oversized(), text_bytes }
+    }
+
+    /// Whether `data: [DONE]` was seen.
+    pub fn done(&self) -> bool {
+        self.is_done
+    }
+
+    /// Whether an event was seen whose data is an object with an `error` that is not null.
+    pub fn errored(&self) -> bool {
+        self.is_errored
+    }
+
+    fn read(
+        &mut self,
+        event: &Event<'_>,
+        annotate: Option<&mut dyn FnMut(&Tokens) -> String>,
+    ) -> Fate {
+        let Some(data) = event.data() else { return Fate::Keep };
+        if data.trim_ascii() == "[DONE]" {
+            self.is_done = true;
+            return Fate::Keep;
+        }
+        let seen = text::look(&data);
+        if seen.delivers() {
+            self.delivered.events += 1;
+            self.delivered.text_bytes += seen.text_bytes;
+            self.is_stale |= seen.text_bytes > 0;
+        }
+        if !seen.usage && !seen.error {
+            return Fate::Keep;
+        }
+        let Ok(object) = Object::read(&data) else { return Fate::Keep };
+        let has_error = object.last("error").is_some_and(|error| error.raw != "null");
+        self.is_errored |= has_error;
+        let Some(usage) = object.last("usage") else { return Fate::Keep };
+        let tokens = object::tokens(usage.raw);
+        if tokens.is_some() {
+            self.tokens = tokens;
+            self.is_stale = false;
+        }
+        if !self.show_usage {
+            return hide(event, &object, usage, has_error);
+        }
+        match (tokens, annotate) {
+            (Some(tokens), Some(annotate)) => show(event, &data, usage, &annotate(&tokens)),
+            _ => Fate::Keep,
+        }
+    }
+}
+
+/// What becomes of an event.
+enum Fate {
+    Keep,
+    Replace(Vec<u8>),
+    Remove,
+}
+
+fn show(event: &Event<'_>, data: &str, usage: &Member<'_>, members: &str) -> Fate {
+    let parts = (data.get(..usage.at.start), data.get(usage.at.end..));
+    match (parts, object::annotate(usage.raw, members)) {
+        ((Some(before), Some(after)), Some(usage)) => {
+            Fate::Replace(event.with_data(&format!("{before}{usage}{after}")))
+        }
+        _ => Fate::Keep,
+    }
+}
+
+/// An event that only reports usage goes whole, since a client that did not ask may not expect
+/// one without choices. From any other, only the usage goes.
+fn hide(event: &Event<'_>, object: &Object<'_>, usage: &Member<'_>, has_error: bool) -> Fate {
+    let only_usage = usage.raw != "null"
+        && !has_error
+        && match object.last("choices") {
+            None => true,
+            Some(choices) => is_empty(choices.raw),
+        };
+    match only_usage {
+        true => Fate::Remove,
+        false => Fate::Replace(event.with_data(&object.edited(|name| name == "usage", ""))),
+    }
+}
+
+fn is_empty(choices: &str) -> bool {
+    choices == "null"
+        || choices.strip_prefix('[').is_some_and(|inside| inside.trim_ascii_start() == "]")
+}
+
+/// What goes on, as one slice of the chunk for as long as that is possible.
+struct Out<'c> {
+    chunk: &'c Bytes,
+    kept: Range<usize>,
+    written: Option<Vec<u8>>,
+}
+
+impl<'c> Out<'c> {
+    fn new(chunk: &'c Bytes) -> Self {
+        Self { chunk, kept: 0..0, written: None }
+    }
+
+    /// Lets bytes of the chunk go on.
+    fn keep(&mut self, at: Range<usize>) {
+        if self.written.is_none() && self.kept.is_empty() {
+            self.kept = at;
+        } else if self.written.is_none() && self.kept.end == at.start {
+            self.kept.end = at.end;
+        } else {
+            let chunk = self.chunk;
+            self.write(chunk.get(at).unwrap_or_default());
+        }
+    }
+
+    /// Lets other bytes go on, after what went on before.
+    fn write(&mut self, bytes: &[u8]) {
+        let (chunk, kept) = (self.chunk, self.kept.clone());
+        let written = self.written.get_or_insert_with(|| {
+            let mut written = Vec::with_capacity(chunk.len() + bytes.len());
+            written.extend_from_slice(chunk.get(kept).unwrap_or_default());
+            written
+        });
+        written.extend_from_slice(bytes);
+    }
+
+    fn finish(self) -> Bytes {
+        match self.written {
+            Some(written) => Bytes::from(written),
+            None => self.chunk.slice(self.kept),
+        }
+    }
+}
