@@ -5,8 +5,10 @@
 //! it. Work that waits while a commit runs shares the next one.
 
 use std::path::Path;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
+use std::time::Duration;
 
 use rusqlite::Connection;
 use tokio::sync::oneshot;
@@ -35,6 +37,7 @@ impl From<rusqlite::Error> for StoreError {
 #[derive(Clone, Debug)]
 pub struct Store {
     queue: mpsc::SyncSender<Job>,
+    failures: Arc<AtomicU64>,
 }
 
 /// One piece of work, with the answer it will give once its commit is known.
@@ -46,15 +49,17 @@ struct Job {
 
 struct Ran {
     kept: bool,
-    answer: Box<dyn FnOnce(Result<(), StoreError>) + Send>,
+    answer: Answer,
 }
+
+type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
 impl Store {
     /// Opens or creates the database and runs `schema`, which must be safe to run again.
     /// The database is locked for this process alone: a second one is refused here.
     pub fn open(path: &Path, schema: &str) -> Result<Self, StoreError> {
         let connection = Connection::open(path)?;
-        connection.busy_timeout(std::time::Duration::ZERO)?;
+        connection.busy_timeout(Duration::ZERO)?;
         // WAL with an exclusive lock keeps the index in heap memory, without a shared file.
         connection.execute_batch(
             "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL;
@@ -63,11 +68,13 @@ impl Store {
         connection.execute_batch(schema)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
         let (queue, jobs) = mpsc::sync_channel(QUEUE_MAX);
+        let failures = Arc::new(AtomicU64::new(0));
+        let counted = failures.clone();
         thread::Builder::new()
             .name("store".to_owned())
-            .spawn(move || serve(&connection, &jobs))
+            .spawn(move || serve(&connection, &jobs, &counted))
             .map_err(|error| StoreError(error.to_string()))?;
-        Ok(Self { queue })
+        Ok(Self { queue, failures })
     }
 
     /// Runs `work` on the writer thread and answers once its commit is known. On an error the
@@ -95,30 +102,39 @@ impl Store {
             mpsc::TrySendError::Full(_) => StoreError("the store's queue is full".to_owned()),
             mpsc::TrySendError::Disconnected(_) => StoreError("the store has ended".to_owned()),
         })?;
-        receiver.await.map_err(|_| StoreError("the store has ended".to_owned()))?
+        receiver.await.map_err(|_| StoreError("the store did not run this".to_owned()))?
+    }
+
+    /// How many commits have failed. Whoever keeps a copy of rows in memory compares it before
+    /// trusting the copy: a failed commit took back work whose effects the copy still has.
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Ordering::SeqCst)
     }
 }
 
 /// The writer thread: takes what waits, commits it together, answers.
-fn serve(connection: &Connection, jobs: &mpsc::Receiver<Job>) {
+fn serve(connection: &Connection, jobs: &mpsc::Receiver<Job>, failures: &AtomicU64) {
     let mut forced = true;
     while let Ok(first) = jobs.recv() {
-        let mut batch = Vec::with_capacity(1);
-        batch.push(first);
+        let mut batch = vec![first];
         while batch.len() < BATCH_MAX
             && let Ok(next) = jobs.try_recv()
         {
             batch.push(next);
         }
         let disk = batch.iter().any(|job| job.durability == Durability::Disk);
-        let result = switch_durability(connection, &mut forced, disk)
-            .and_then(|()| Ok(connection.execute_batch("BEGIN IMMEDIATE")?));
-        let answers: Vec<_> = match &result {
-            Ok(()) => batch.into_iter().map(|job| run_in_savepoint(connection, job)).collect(),
-            Err(_) => batch.into_iter().map(|job| unstarted(connection, job)).collect(),
-        };
-        let committed = result.and_then(|()| commit(connection));
+        let begun = switch_durability(connection, &mut forced, disk)
+            .and_then(|()| execute(connection, "BEGIN IMMEDIATE"));
+        if let Err(error) = begun {
+            // Nothing ran: dropping the batch tells every caller so.
+            log::error!("store: no transaction: {error}");
+            continue;
+        }
+        let answers: Vec<_> =
+            batch.into_iter().map(|job| run_in_savepoint(connection, job)).collect();
+        let committed = commit(connection);
         if let Err(error) = &committed {
+            failures.fetch_add(1, Ordering::SeqCst);
             log::error!("store: commit failed, nothing of this batch was kept: {error}");
         }
         for answer in answers {
@@ -127,8 +143,6 @@ fn serve(connection: &Connection, jobs: &mpsc::Receiver<Job>) {
     }
 }
 
-type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
-
 fn run_in_savepoint(connection: &Connection, job: Job) -> Answer {
     if let Err(error) = execute(connection, "SAVEPOINT job") {
         log::error!("store: no savepoint: {error}");
@@ -136,17 +150,10 @@ fn run_in_savepoint(connection: &Connection, job: Job) -> Answer {
     let ran = (job.run)(connection);
     let end = if ran.kept { "RELEASE job" } else { "ROLLBACK TO job; RELEASE job" };
     if let Err(error) = connection.execute_batch(end) {
-        // The transaction as a whole will fail too, and with it every answer of the batch.
-        log::error!("store: savepoint did not end: {error}");
+        // The commit of the whole transaction fails too, and with it every answer.
+        log::error!("store: a savepoint did not end: {error}");
     }
     ran.answer
-}
-
-/// The transaction could not begin: the work still runs outside of it? No: it must not run at
-/// all, so its answer is the error, given through a transaction-less dry end.
-fn unstarted(_connection: &Connection, job: Job) -> Answer {
-    drop(job);
-    Box::new(|_| {})
 }
 
 fn commit(connection: &Connection) -> Result<(), StoreError> {
@@ -183,3 +190,73 @@ const QUEUE_MAX: usize = 16_384;
 const BATCH_MAX: usize = 512;
 
 const STATEMENTS_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS n (n INTEGER PRIMARY KEY) STRICT;";
+
+    async fn insert(store: &Store, n: i64, fail: bool) -> Result<(), StoreError> {
+        store
+            .write(Durability::Process, move |connection| {
+                connection.execute("INSERT INTO n VALUES (?1)", [n])?;
+                if fail { Err(StoreError("on purpose".to_owned())) } else { Ok(()) }
+            })
+            .await
+    }
+
+    async fn count(store: &Store) -> i64 {
+        let count = |connection: &Connection| {
+            Ok(connection.query_row("SELECT count(*) FROM n", [], |row| row.get(0))?)
+        };
+        store.write(Durability::Disk, count).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn failed_work_undoes_only_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("db"), SCHEMA).unwrap();
+        let (a, b, c, d) = tokio::join!(
+            insert(&store, 1, false),
+            insert(&store, 2, true),
+            insert(&store, 3, false),
+            insert(&store, 1, false),
+        );
+        assert!(a.is_ok() && b.is_err() && c.is_ok() && d.is_err());
+        assert_eq!(count(&store).await, 2);
+        assert_eq!(store.failures(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_was_answered_is_there_when_the_file_is_opened_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        let store = Store::open(&path, SCHEMA).unwrap();
+        insert(&store, 1, false).await.unwrap();
+        assert!(Store::open(&path, SCHEMA).is_err(), "one process at a time");
+        drop(store);
+        let reopened = loop {
+            // The first handle's thread lets go of the lock when it has seen the last handle go.
+            match Store::open(&path, SCHEMA) {
+                Ok(store) => break store,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        };
+        assert_eq!(count(&reopened).await, 1);
+    }
+
+    #[tokio::test]
+    async fn a_commit_that_fails_is_counted_and_answered_as_failed() {
+        let dir = tempfile::tempdir().unwrap();
+        let schema = "CREATE TABLE p (id INTEGER PRIMARY KEY) STRICT;
+             CREATE TABLE c (p INTEGER REFERENCES p(id) DEFERRABLE INITIALLY DEFERRED) STRICT;";
+        let store = Store::open(&dir.path().join("db"), schema).unwrap();
+        let orphan = store.write(Durability::Process, |connection| {
+            connection.execute("INSERT INTO c VALUES (7)", [])?;
+            Ok(())
+        });
+        assert!(orphan.await.is_err());
+        assert_eq!(store.failures(), 1);
+    }
+}

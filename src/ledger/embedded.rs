@@ -1,1 +1,269 @@
-//! embedded
+//! The ledger of one machine: the [`Book`] written through to SQLite.
+//!
+//! A verb runs on the store's writer thread: it pages in the rows it needs, applies the book's
+//! rule, writes what changed, and is answered when the commit that holds it is known. Deposits
+//! and withdrawals are forced to disk; reservations and their ends survive the death of the
+//! process, and are forced with the next deposit.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use super::book::Book;
+use super::journal;
+use super::{
+    Account, Admission, Admitted, Denied, Deposit, Ended, Ledger, Live, Receipt, Record, Renewal,
+    Reservation, Unavailable, Unsettled, Withdrawal, WithdrawalAsk, WithdrawalDenied,
+};
+use crate::clock::UnixMs;
+use crate::ids::{AccountId, ReservationId, WithdrawalId};
+use crate::money::Msat;
+use crate::store::{Durability, Store, StoreError};
+
+pub use super::journal::SCHEMA;
+
+/// The embedded backend; cheap to clone. One process owns its database.
+#[derive(Clone, Debug)]
+pub struct Embedded {
+    store: Store,
+    pages: Arc<Mutex<Pages>>,
+    live: Live,
+}
+
+/// The part of the book that is in memory, and how many failed commits it knows of.
+#[derive(Debug, Default)]
+struct Pages {
+    book: Book,
+    failures_seen: u64,
+}
+
+impl Embedded {
+    /// `store` must have been opened with [`SCHEMA`].
+    pub fn new(store: Store) -> Self {
+        Self { store, pages: Arc::default(), live: Live::default() }
+    }
+
+    /// The reservations this process holds open.
+    pub fn live(&self) -> &Live {
+        &self.live
+    }
+
+    /// Ends everything that was open: at start it all belongs to a process that is dead.
+    pub async fn expire_all(&self) -> Result<Vec<Receipt>, Unavailable> {
+        let mut receipts = Vec::new();
+        loop {
+            let some = self.expire(UnixMs(i64::MAX.cast_unsigned())).await?;
+            if some.is_empty() {
+                return Ok(receipts);
+            }
+            receipts.extend(some);
+        }
+    }
+
+    /// One verb: `rule` pages in what it needs and applies itself to the book.
+    async fn apply<T: Send + 'static>(
+        &self,
+        durability: Durability,
+        rule: impl FnOnce(&Connection, &mut Book) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, Unavailable> {
+        let (pages, store) = (self.pages.clone(), self.store.clone());
+        let work = move |connection: &Connection| {
+            let mut pages = pages.lock().unwrap_or_else(PoisonError::into_inner);
+            pages.drop_what_a_failed_commit_took_back(store.failures());
+            let done = rule(connection, &mut pages.book)
+                .and_then(|answer| pages.write_through(connection).map(|()| answer));
+            if done.is_err() {
+                pages.book = Book::default();
+            }
+            done
+        };
+        let unavailable = |error: StoreError| Unavailable(error.0);
+        tokio::time::timeout(ANSWER_MAX, self.store.write(durability, work))
+            .await
+            .map_err(|_| Unavailable("no answer in time".to_owned()))?
+            .map_err(unavailable)
+    }
+
+    async fn end(
+        &self,
+        reservation: Reservation,
+        how: Ended,
+        cost: Msat,
+        record: Record,
+    ) -> Result<Receipt, Unsettled> {
+        let id = reservation.id.clone();
+        let ended = self
+            .apply(Durability::Process, move |connection, book| {
+                journal::load_reservation(connection, book, &id)?;
+                book.end(&id, how, cost, record)
+                    .ok_or_else(|| StoreError(format!("reservation {id} is not in the ledger")))
+            })
+            .await;
+        match ended {
+            Ok(receipt) => {
+                reservation.ended();
+                Ok(receipt)
+            }
+            Err(why) => Err(Unsettled { reservation, why }),
+        }
+    }
+}
+
+impl Pages {
+    fn drop_what_a_failed_commit_took_back(&mut self, failures: u64) {
+        if self.failures_seen != failures {
+            self.book = Book::default();
+            self.failures_seen = failures;
+        }
+    }
+
+    /// Writes what changed, then forgets what no rule will ask for again.
+    fn write_through(&mut self, connection: &Connection) -> Result<(), StoreError> {
+        debug_assert_eq!(self.book.check_invariants(), Ok(()));
+        let touched = self.book.take_touched();
+        journal::save(connection, &self.book, &touched, UnixMs::now())?;
+        let book = &mut self.book;
+        book.deposits.clear();
+        book.withdrawals.clear();
+        for id in &touched.reservations {
+            if book.reservations.get(id).is_some_and(|held| held.end.is_some()) {
+                book.reservations.remove(id);
+            }
+        }
+        if book.accounts.len() > ACCOUNTS_MAX {
+            book.accounts.retain(|_, account| account.open_reservations > 0);
+        }
+        Ok(())
+    }
+}
+
+impl Ledger for Embedded {
+    async fn deposit(&self, deposit: Deposit) -> Result<Account, Unavailable> {
+        self.apply(Durability::Disk, move |connection, book| {
+            journal::load_deposit(connection, book, &deposit.id)?;
+            journal::load_account(connection, book, &deposit.account)?;
+            book.deposit(deposit).ok_or_else(|| StoreError("more than can be counted".to_owned()))
+        })
+        .await
+    }
+
+    async fn admit(&self, ask: Admission) -> Result<Result<Admitted, Denied>, Unavailable> {
+        let (id, account, ceiling) = (ask.reservation.clone(), ask.account.clone(), ask.ceiling);
+        let admitted = self
+            .apply(Durability::Process, move |connection, book| {
+                journal::load_account(connection, book, &ask.account)?;
+                Ok(book.admit(&ask))
+            })
+            .await?;
+        Ok(admitted.map(|available| Admitted {
+            reservation: Reservation::open(id, account, ceiling, &self.live),
+            available,
+        }))
+    }
+
+    async fn renew(&self, renewals: Vec<Renewal>) -> Result<(), Unavailable> {
+        if renewals.is_empty() {
+            return Ok(());
+        }
+        self.apply(Durability::Process, move |connection, book| {
+            for renewal in &renewals {
+                journal::load_reservation(connection, book, &renewal.reservation)?;
+                book.renew(renewal);
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn settle(
+        &self,
+        reservation: Reservation,
+        cost: Msat,
+        record: Record,
+    ) -> Result<Receipt, Unsettled> {
+        self.end(reservation, Ended::Settled, cost, record).await
+    }
+
+    async fn release(&self, reservation: Reservation) -> Result<Receipt, Unsettled> {
+        self.end(reservation, Ended::Released, Msat::ZERO, Record::default()).await
+    }
+
+    async fn expire(&self, now: UnixMs) -> Result<Vec<Receipt>, Unavailable> {
+        self.apply(Durability::Process, move |connection, book| {
+            let due: Vec<ReservationId> = journal::due(connection, now, EXPIRED_AT_ONCE_MAX)?;
+            let mut receipts = Vec::with_capacity(due.len());
+            for id in due {
+                journal::load_reservation(connection, book, &id)?;
+                receipts.extend(book.expire(&id, now));
+            }
+            Ok(receipts)
+        })
+        .await
+    }
+
+    async fn withdraw_begin(
+        &self,
+        ask: WithdrawalAsk,
+    ) -> Result<Result<Withdrawal, WithdrawalDenied>, Unavailable> {
+        self.apply(Durability::Disk, move |connection, book| {
+            journal::load_withdrawal(connection, book, &ask.id)?;
+            journal::load_account(connection, book, &ask.account)?;
+            Ok(book.withdraw_begin(&ask))
+        })
+        .await
+    }
+
+    async fn withdraw_commit(&self, id: WithdrawalId) -> Result<(), Unavailable> {
+        self.apply(Durability::Disk, move |connection, book| {
+            journal::load_withdrawal(connection, book, &id)?;
+            book.withdraw_commit(&id);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn withdraw_revert(&self, id: WithdrawalId) -> Result<(), Unavailable> {
+        self.apply(Durability::Disk, move |connection, book| {
+            journal::load_withdrawal(connection, book, &id)?;
+            book.withdraw_revert(&id);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn withdrawal(&self, id: WithdrawalId) -> Result<Option<Withdrawal>, Unavailable> {
+        self.apply(Durability::Process, move |connection, book| {
+            journal::load_withdrawal(connection, book, &id)?;
+            Ok(book.withdrawal(&id).cloned())
+        })
+        .await
+    }
+
+    async fn withdrawals_open(&self) -> Result<Vec<Withdrawal>, Unavailable> {
+        self.apply(Durability::Process, |connection, _| journal::withdrawals_begun(connection))
+            .await
+    }
+
+    async fn account(&self, account: AccountId) -> Result<Option<Account>, Unavailable> {
+        self.apply(Durability::Process, move |connection, book| {
+            journal::load_account(connection, book, &account)?;
+            Ok(book.account(&account).cloned())
+        })
+        .await
+    }
+}
+
+/// How long a verb may take before its caller is told that the ledger does not answer. It may
+/// still happen; a reservation made that way expires at its deadline.
+const ANSWER_MAX: Duration = Duration::from_secs(2);
+
+/// Accounts kept in memory; beyond it those without open reservations are paged out.
+const ACCOUNTS_MAX: usize = 50_000;
+
+/// Reservations ended by one call of `expire`, so that it never holds the writer for long.
+const EXPIRED_AT_ONCE_MAX: usize = 1_000;
+
+#[cfg(test)]
+#[path = "embedded_tests.rs"]
+mod tests;

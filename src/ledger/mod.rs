@@ -72,6 +72,8 @@ pub struct Admission {
 pub enum Denied {
     NoAccount,
     Insufficient { available: Msat, account_idle: bool },
+    /// A repetition that came after its reservation had ended.
+    AlreadyEnded,
 }
 
 /// A reservation the ledger holds, and what is left beside it.
