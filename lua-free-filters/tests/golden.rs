@@ -1,0 +1,147 @@
+//! Answers of the kinds that upstreams give, and what must come of them.
+//!
+//! `tests/golden/NAME.sse` is a stream; `NAME.shown.sse` is what a client that asked for usage
+//! gets of it, `NAME.hidden.sse` what any other gets, and `NAME.verdict` what is concluded.
+//! `NAME.json` is a body, `NAME.annotated.json` what the client gets. A file of output that is
+//! the same as its input is left out.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use lua_free_filters::{ChatJson, ChatStream, End, Tokens};
+use proptest::prelude::*;
+
+#[test]
+fn streams_give_the_expected_output_and_verdict() {
+    for file in files("sse") {
+        let stream = read(&file);
+        let (shown, verdict) = run(true, &[&stream]);
+        let (hidden, hidden_verdict) = run(false, &[&stream]);
+        assert_eq!(verdict, hidden_verdict, "showing changes no conclusion: {}", file.display());
+        check(&file, "verdict", verdict.as_bytes());
+        check_output(&file, "shown.sse", &stream, &shown);
+        check_output(&file, "hidden.sse", &stream, &hidden);
+    }
+}
+
+#[test]
+fn streams_do_not_depend_on_where_they_are_cut() {
+    for file in files("sse") {
+        let stream = read(&file);
+        for show in [true, false] {
+            let whole = run(show, &[&stream]);
+            for cut in 0..stream.len() {
+                let (head, tail) = stream.split_at(cut);
+                assert_eq!(run(show, &[head, tail]), whole, "{} cut at {cut}", file.display());
+            }
+            let bytes: Vec<&[u8]> = stream.chunks(1).collect();
+            assert_eq!(run(show, &bytes), whole, "{} byte by byte", file.display());
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn streams_do_not_depend_on_how_often_they_are_cut(
+        which in any::<prop::sample::Index>(),
+        lens in prop::collection::vec(1usize..200, 1..50),
+        show in any::<bool>(),
+    ) {
+        let files = files("sse");
+        let stream = read(which.get::<PathBuf>(&files));
+        let mut chunks = Vec::new();
+        let mut rest = stream.as_slice();
+        for len in lens.iter().cycle() {
+            if rest.is_empty() {
+                break;
+            }
+            let (head, tail) = rest.split_at((*len).min(rest.len()));
+            chunks.push(head);
+            rest = tail;
+        }
+        prop_assert_eq!(run(show, &chunks), run(show, &[&stream]));
+    }
+}
+
+#[test]
+fn bodies_give_the_expected_output_and_verdict() {
+    for file in files("json") {
+        let body = read(&file);
+        let Ok(answer) = ChatJson::read(&body) else {
+            check(&file, "verdict", b"not a JSON object\n");
+            continue;
+        };
+        let verdict = format!(
+            "usage: {:?}\ndelivered: {:?}\nerrored: {}\n",
+            answer.usage, answer.delivered, answer.errored
+        );
+        check(&file, "verdict", verdict.as_bytes());
+        let members = answer.usage.map(|usage| price(&usage)).unwrap_or_default();
+        let annotated = ChatJson::annotate(&body, &answer, &members);
+        check_output(&file, "annotated.json", &body, &annotated);
+    }
+}
+
+/// Puts a stream through a tap in these chunks. The verdict tells both ends of it.
+fn run(show: bool, chunks: &[&[u8]]) -> (Vec<u8>, String) {
+    let mut clean = ChatStream::new(show);
+    let mut broken = ChatStream::new(show);
+    let mut output = Vec::new();
+    for chunk in chunks {
+        let chunk = Bytes::copy_from_slice(chunk);
+        output.extend_from_slice(&clean.push(chunk.clone(), &mut price));
+        broken.push(chunk, &mut price);
+    }
+    let (held, usage) = clean.finish(End::Clean);
+    output.extend_from_slice(&held);
+    let verdict = format!(
+        "clean: {usage:?}\nbroken: {:?}\ndelivered: {:?}\ndone: {}\nerrored: {}\n",
+        broken.finish(End::Broken).1,
+        clean.delivered(),
+        clean.done(),
+        clean.errored()
+    );
+    (output, verdict)
+}
+
+fn price(tokens: &Tokens) -> String {
+    let total = 2 * (tokens.input - tokens.cached_input) + tokens.cached_input + 5 * tokens.output;
+    format!(r#""cost":{{"total_msats":{total}}},"cost_sats":{}"#, total.div_ceil(1000))
+}
+
+/// The inputs of one kind: their names have one dot.
+fn files(kind: &str) -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let entries = fs::read_dir(folder).expect("the folder is part of the repository");
+    let mut files: Vec<PathBuf> = entries
+        .map(|entry| entry.expect("the folder can be listed").path())
+        .filter(|path| path.file_name().is_some_and(|name| is_input(name.to_str(), kind)))
+        .collect();
+    files.sort();
+    assert!(!files.is_empty(), "there are golden files of {kind}");
+    files
+}
+
+fn is_input(name: Option<&str>, kind: &str) -> bool {
+    name.and_then(|name| name.split_once('.')).is_some_and(|(_, rest)| rest == kind)
+}
+
+fn read(file: &Path) -> Vec<u8> {
+    fs::read(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+}
+
+fn check_output(input: &Path, extension: &str, unchanged: &[u8], output: &[u8]) {
+    if output == unchanged {
+        let file = input.with_extension(extension);
+        assert!(!file.exists(), "{} should differ from its input", file.display());
+    } else {
+        check(input, extension, output);
+    }
+}
+
+fn check(input: &Path, extension: &str, output: &[u8]) {
+    let file = input.with_extension(extension);
+    let (expected, output) = (read(&file), String::from_utf8_lossy(output));
+    assert_eq!(String::from_utf8_lossy(&expected), output, "{}", file.display());
+}
