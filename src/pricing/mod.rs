@@ -43,7 +43,7 @@ impl Price {
 
 /// What was used when the upstream did not say: a documented ratio over what was delivered.
 pub fn estimate(_body_bytes: u64, _delivered: &Delivered) -> Tokens {
-    Tokens::default()
+    Tokens { input: 0, cached_input: 0, output: 0 }
 }
 
 /// One model on offer.
