@@ -152,6 +152,8 @@ impl Ledger for Embedded {
         let (id, account, ceiling) = (ask.reservation.clone(), ask.account.clone(), ask.ceiling);
         let admitted = self
             .apply(Durability::Process, move |connection, book| {
+                // Also for a fresh id: a repetition must meet the end it already had.
+                journal::load_reservation(connection, book, &ask.reservation)?;
                 journal::load_account(connection, book, &ask.account)?;
                 Ok(book.admit(&ask))
             })
