@@ -99,3 +99,90 @@ const BLANK: [char; 2] = [' ', '\t'];
 const KEY_PREFIX: &str = "sk-";
 const KEY_SECRET_LEN: usize = 32;
 const KEY_LONG_LEN: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const KEY: &str = "sk-0123456789abcdefABCDEF0123456789";
+
+    /// What was read, in a form that can be compared.
+    fn check(x_cashu: Option<&str>, authorization: Option<&str>, expected: &str) {
+        let read = match credential(x_cashu, authorization) {
+            Ok(Credential::Cashu(value)) => format!("cashu {value}"),
+            Ok(Credential::CashuBearer(value)) => format!("bearer {value}"),
+            Ok(Credential::ApiKey(value)) => format!("key {value}"),
+            Err(refusal) => format!("{refusal:?}"),
+        };
+        assert_eq!(read, expected, "{x_cashu:?} {authorization:?}");
+    }
+
+    #[test]
+    fn x_cashu_wins_even_when_malformed() {
+        let key = format!("Bearer {KEY}");
+        check(Some("cashuAeyJ0"), Some(&key), "cashu cashuAeyJ0");
+        check(Some(" cashuBo2F0\t"), None, "cashu cashuBo2F0");
+        check(Some("cashuC"), Some(&key), "Malformed");
+        check(Some(""), Some(&key), "Malformed");
+        check(Some(KEY), None, "Malformed");
+    }
+
+    #[test]
+    fn the_scheme_is_read_in_any_case_and_with_any_blanks() {
+        for value in ["Bearer", "bearer", "BEARER", "bEaReR"] {
+            check(None, Some(&format!(" {value} \t  {KEY}  ")), &format!("key {KEY}"));
+        }
+        check(None, Some("Bearer cashuBo2F0"), "bearer cashuBo2F0");
+        check(None, Some(&format!("Basic {KEY}")), "Malformed");
+        check(None, Some(&format!("Bearer{KEY}")), "Malformed");
+        check(None, Some(KEY), "Malformed");
+    }
+
+    #[test]
+    fn nothing_shown_is_missing_and_not_malformed() {
+        check(None, None, "Missing");
+        check(None, Some(""), "Missing");
+        check(None, Some("Bearer"), "Missing");
+        check(None, Some("bearer  "), "Missing");
+    }
+
+    #[test]
+    fn the_long_form_of_a_key_names_the_account_of_its_first_half() {
+        let half = "0123456789abcdef0123456789abcdef";
+        check(None, Some(&format!("Bearer sk-{half}{half}")), &format!("key sk-{half}"));
+        let not_hex = half.replace('a', "g");
+        check(None, Some(&format!("Bearer sk-{half}{not_hex}")), "Malformed");
+        for wrong in [&half[1..], &format!("{half}0"), &format!("{}-", &half[1..])] {
+            check(None, Some(&format!("Bearer sk-{wrong}")), "Malformed");
+        }
+        check(None, Some(&format!("Bearer SK-{half}")), "Malformed");
+        check(None, Some(&format!("Bearer {half}")), "Malformed");
+    }
+
+    #[test]
+    fn debug_shows_no_secret() {
+        for shown in [Credential::Cashu(KEY), Credential::CashuBearer(KEY), Credential::ApiKey(KEY)]
+        {
+            assert!(!format!("{shown:?}").contains("0123"));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_shown_a_key_is_canonical(shown in "\\PC{0,80}", scheme in "[Bb]earer ") {
+            let value = format!("{scheme}{shown}");
+            if let Ok(Credential::ApiKey(key)) = credential(None, Some(&value)) {
+                prop_assert_eq!(key.len(), 35);
+                prop_assert!(shown.contains(key));
+            }
+        }
+
+        #[test]
+        fn every_key_of_32_characters_is_accepted(secret in "[0-9A-Za-z]{32}") {
+            let key = format!("sk-{secret}");
+            check(None, Some(&format!("Bearer {key}")), &format!("key {key}"));
+        }
+    }
+}

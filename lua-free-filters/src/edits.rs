@@ -82,3 +82,41 @@ impl std::error::Error for TooManyEdits {}
 
 /// Edits of one head. Beyond it an edit is refused, and the caller refuses the request.
 pub const EDITS_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(number: usize) -> HeaderName {
+        HeaderName::try_from(format!("x-{number}")).expect("a valid name")
+    }
+
+    #[test]
+    fn edits_beyond_the_bound_are_refused_and_say_so() {
+        let mut edits = HeaderEdits::new();
+        assert!(edits.is_empty());
+        for number in 0..EDITS_MAX {
+            let edit = match number % 2 {
+                0 => edits.set(name(number), HeaderValue::from_static("v")),
+                _ => edits.remove(name(number)),
+            };
+            assert_eq!(edit, Ok(()));
+        }
+        assert_eq!(edits.set(name(EDITS_MAX), HeaderValue::from_static("v")), Err(TooManyEdits));
+        assert_eq!(edits.remove(name(EDITS_MAX)), Err(TooManyEdits));
+        assert_eq!(edits.len(), EDITS_MAX);
+    }
+
+    #[test]
+    fn an_edit_of_the_same_header_takes_no_room() {
+        let mut edits = HeaderEdits::new();
+        for number in 0..=EDITS_MAX {
+            let value = HeaderValue::from(number);
+            assert_eq!(edits.set(name(1), value), Ok(()));
+            assert_eq!(edits.remove(name(2)), Ok(()));
+        }
+        let sets: Vec<_> = edits.sets().collect();
+        assert_eq!(sets, [(&name(1), &HeaderValue::from(EDITS_MAX))]);
+        assert_eq!(edits.removes().collect::<Vec<_>>(), [&name(2)]);
+    }
+}

@@ -24,3 +24,50 @@ pub fn billable(path: &str) -> Option<Route> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_route_and_its_alias_are_the_same() {
+        for path in ["/v1/chat/completions", "/chat/completions"] {
+            let route = billable(path);
+            assert_eq!(route, Some(Route::ChatCompletions));
+            assert_eq!(route.map(Route::upstream_path), Some("/chat/completions"));
+        }
+    }
+
+    #[test]
+    fn what_only_looks_like_a_route_is_none() {
+        for path in [
+            "",
+            "/",
+            "/v1/chat/completions/",
+            "/v1/chat/completions?x=1",
+            "/v1//chat/completions",
+            "//chat/completions",
+            "/V1/chat/completions",
+            "/v1/chat/Completions",
+            "/v1/chat%2Fcompletions",
+            "/v1/./chat/completions",
+            "/v1/x/../chat/completions",
+            "/v1/v1/chat/completions",
+            "v1/chat/completions",
+            "/v1/completions",
+            "/v1/chat/completions\0",
+        ] {
+            assert_eq!(billable(path), None, "{path:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_outside_the_list_is_sold(path in "/(v1/)?[a-z/.%]{0,30}") {
+            let listed = path == "/v1/chat/completions" || path == "/chat/completions";
+            prop_assert_eq!(billable(&path).is_some(), listed);
+        }
+    }
+}

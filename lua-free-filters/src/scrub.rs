@@ -109,3 +109,97 @@ const RESPONSE_NAMES: [&str; 17] = [
 
 const RESPONSE_PREFIXES: [&str; 6] =
     ["access-control-", "cf-", "x-cashu", "x-nutgate-", "x-ratelimit-", "x-routstr-"];
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn head(lines: &[(&str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            let name = HeaderName::try_from(*name).expect("a valid name");
+            headers.append(name, HeaderValue::from_str(value).expect("a valid value"));
+        }
+        headers
+    }
+
+    /// The names that stay after the edits, in order.
+    fn stay(headers: &HeaderMap, edits: &HeaderEdits) -> Vec<String> {
+        assert_eq!(edits.sets().count(), 0, "a scrub sets nothing");
+        let mut headers = headers.clone();
+        for name in edits.removes() {
+            assert!(headers.remove(name).is_some(), "{name} is there, and removed once");
+        }
+        let mut names: Vec<_> = headers.keys().map(|name| name.as_str().to_owned()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn no_credential_and_nothing_of_the_connection_reaches_an_upstream() {
+        let goes = "authorization x-cashu x-cashu-refund x-cashu-stream cookie proxy-authorization \
+            proxy-connection connection keep-alive te trailer transfer-encoding upgrade expect host \
+            content-length accept-encoding forwarded x-forwarded-for x-forwarded-proto x-real-ip \
+            idempotency-key x-nutgate-debug x-api-key api-key openai-organization openai-project";
+        let stays =
+            "accept content-type http-referer openai-beta user-agent x-stainless-os x-title";
+        let lines = |names: &'static str| names.split_whitespace().map(|name| (name, "v"));
+        let headers = head(&lines(goes).chain(lines(stays)).collect::<Vec<_>>());
+        let expected: Vec<_> = stays.split(' ').collect();
+        assert_eq!(stay(&headers, &request(&headers)), expected);
+    }
+
+    #[test]
+    fn nothing_of_the_upstreams_connection_and_account_reaches_a_client() {
+        let goes = "connection keep-alive transfer-encoding trailer upgrade proxy-authenticate \
+            content-length set-cookie x-cashu x-cashu-refund x-routstr-cost-msats \
+            x-ratelimit-limit-requests openai-organization openai-project server alt-svc x-request-id \
+            access-control-allow-origin access-control-expose-headers strict-transport-security cf-ray";
+        let stays = "cache-control content-type date openai-processing-ms retry-after";
+        let lines = |names: &'static str| names.split_whitespace().map(|name| (name, "v"));
+        let headers = head(&lines(goes).chain(lines(stays)).collect::<Vec<_>>());
+        let expected: Vec<_> = stays.split(' ').collect();
+        assert_eq!(stay(&headers, &response(&headers)), expected);
+    }
+
+    #[test]
+    fn every_header_that_connection_names_goes_with_it() {
+        let headers = head(&[
+            ("connection", "X-One , close,,x-two"),
+            ("connection", "x-three"),
+            ("x-one", "1"),
+            ("x-two", "2"),
+            ("x-two", "again"),
+            ("x-three", "3"),
+            ("x-four", "4"),
+        ]);
+        assert_eq!(stay(&headers, &request(&headers)), ["x-four"]);
+        assert_eq!(stay(&headers, &response(&headers)), ["x-four"]);
+    }
+
+    #[test]
+    fn no_number_of_other_headers_lets_a_credential_through() {
+        let names: Vec<_> = (0..500).map(|number| format!("x-forwarded-{number}")).collect();
+        let mut lines: Vec<_> = names.iter().map(|name| (name.as_str(), "v")).collect();
+        lines.push(("authorization", "Bearer sk-secret"));
+        let headers = head(&lines);
+        assert_eq!(stay(&headers, &request(&headers)), Vec::<String>::new());
+    }
+
+    proptest! {
+        #[test]
+        fn scrubbing_twice_is_scrubbing_once(names in prop::collection::vec("[a-z-]{1,12}", 0..20)) {
+            let mut lines: Vec<_> = names.iter().map(|name| (name.as_str(), "v")).collect();
+            let named = names.iter().step_by(3).cloned().collect::<Vec<_>>().join(", ");
+            lines.push(("connection", &named));
+            let mut headers = head(&lines);
+            for name in request(&headers).removes() {
+                headers.remove(name);
+            }
+            prop_assert!(request(&headers).is_empty());
+        }
+    }
+}

@@ -10,7 +10,7 @@ use std::mem;
 use memchr::memchr2;
 
 /// Cuts a stream into [`Piece`]s that, put together, are the stream.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Splitter {
     /// The event under way, without what was already passed on.
     held: Vec<u8>,

@@ -86,13 +86,11 @@ fn bodies_give_the_expected_output_and_verdict() {
 /// Puts a stream through a tap in these chunks. The verdict tells both ends of it.
 fn run(show: bool, chunks: &[&[u8]]) -> (Vec<u8>, String) {
     let mut clean = ChatStream::new(show);
-    let mut broken = ChatStream::new(show);
     let mut output = Vec::new();
     for chunk in chunks {
-        let chunk = Bytes::copy_from_slice(chunk);
-        output.extend_from_slice(&clean.push(chunk.clone(), &mut price));
-        broken.push(chunk, &mut price);
+        output.extend_from_slice(&clean.push(Bytes::copy_from_slice(chunk), &mut price));
     }
+    let mut broken = clean.clone();
     let (held, usage) = clean.finish(End::Clean);
     output.extend_from_slice(&held);
     let verdict = format!(

@@ -16,7 +16,7 @@ use super::{Delivered, End, Tokens, Usage};
 /// An event goes on when its blank line has come; comment lines between events go on at once.
 /// What is not understood goes on as it came. The bytes that come out and what is concluded do
 /// not depend on where the chunks were cut.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ChatStream {
     splitter: Splitter,
     show_usage: bool,
