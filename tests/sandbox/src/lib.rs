@@ -1,1 +1,25 @@
+//! Everything nutgate needs around it, on loopback and for real: a Cashu mint with a fake
+//! Lightning backend, a faucet that hands out fresh ecash of that mint, and a scripted
+//! OpenAI-compatible upstream whose misbehaviours have names.
+//!
+//! The integration tests use this crate as a library, `make demo` runs its binary. Servers run
+//! on the current tokio runtime. Stopping or dropping one closes its listener **and** its
+//! connections, so that a client sees what it would see if the machine had gone.
 
+pub mod faucet;
+mod listening;
+pub mod mint;
+pub mod upstream;
+
+#[cfg(test)]
+mod ecash_tests;
+
+pub use cdk::nuts::CurrencyUnit;
+
+pub use faucet::{Faucet, TokenFormat};
+pub use mint::{Mint, MintOptions};
+pub use upstream::{Misbehaviour, Seen, Upstream, UpstreamOptions};
+
+/// The sandbox has no caller that could react to one failure differently from another.
+pub type Error = Box<dyn std::error::Error + Send + Sync>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;

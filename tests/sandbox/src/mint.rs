@@ -1,0 +1,248 @@
+//! A real CDK mint whose Lightning payments are made up: every quote counts as paid at once.
+//!
+//! It can be stopped and started again without forgetting anything but its cache of answers,
+//! its swaps can be held up or their answers lost, and its keysets rotated.
+
+use std::collections::{HashMap, HashSet};
+use std::convert::Infallible;
+use std::future::pending;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::{Method, StatusCode};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use cdk::mint::{MintBuilder, MintMeltLimits, UnitConfig};
+use cdk::nuts::{CurrencyUnit, PaymentMethod, SecretKey};
+use cdk::types::{FeeReserve, QuoteTTL};
+use cdk_axum::create_mint_router;
+use cdk_fake_wallet::FakeWallet;
+use cdk_sqlite::MintSqliteDatabase;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::listening::{Cut, Cuttable, Port};
+use crate::{Error, Result};
+
+#[derive(Clone, Debug)]
+pub struct MintOptions {
+    /// 0 takes any free port.
+    pub port: u16,
+    pub units: Vec<CurrencyUnit>,
+    /// Thousandths of the unit charged per proof that is swapped (NUT-02).
+    pub input_fee_ppk: u64,
+    /// Where the mint's seed and database live. Without one both are in memory, which a stop and
+    /// a start of the same handle survive.
+    pub dir: Option<PathBuf>,
+}
+
+impl Default for MintOptions {
+    fn default() -> Self {
+        Self { port: 0, units: vec![CurrencyUnit::Sat], input_fee_ppk: 0, dir: None }
+    }
+}
+
+pub struct Mint {
+    mint: Arc<cdk::Mint>,
+    controls: Arc<Controls>,
+    input_fee_ppk: u64,
+    port: Port,
+    serving: Option<Serving>,
+}
+
+impl Mint {
+    pub async fn start(options: MintOptions) -> Result<Self> {
+        let mut port = Port::take(options.port)?;
+        let (database, seed) = open(options.dir.as_deref()).await?;
+        let database = Arc::new(database);
+        let mut builder = MintBuilder::new(database.clone()).with_name("nutgate sandbox".into());
+        for unit in &options.units {
+            let config = UnitConfig { input_fee_ppk: options.input_fee_ppk, ..Default::default() };
+            builder.configure_unit(unit.clone(), config)?;
+            builder
+                .add_payment_processor(
+                    unit.clone(),
+                    PaymentMethod::BOLT11,
+                    MintMeltLimits::new(1, AMOUNT_MAX),
+                    Arc::new(lightning(unit.clone())),
+                )
+                .await?;
+        }
+        let mint = builder.build_with_seed(database, &seed).await?;
+        mint.set_quote_ttl(QuoteTTL::new(QUOTE_TTL_SECONDS, QUOTE_TTL_SECONDS)).await?;
+        mint.start().await?;
+
+        let mint = Arc::new(mint);
+        let controls = Arc::new(Controls::default());
+        let serving = Serving::start(&mint, &controls, &mut port).await?;
+        let input_fee_ppk = options.input_fee_ppk;
+        Ok(Self { mint, controls, input_fee_ppk, port, serving: Some(serving) })
+    }
+
+    /// Without a trailing slash, as it stands in every `CashuToken` of this mint.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port.number())
+    }
+
+    /// Refuses connections and drops those it has. What the mint knows is kept, and a swap it
+    /// has already received is still finished.
+    pub async fn stop(&mut self) {
+        if let Some(serving) = self.serving.take() {
+            serving.end().await;
+            // Failing to keep the number shows when it is taken again, where it can be reported.
+            drop(self.port.keep());
+        }
+    }
+
+    /// Answers again at the same address. Answers cached before the stop are forgotten: a swap
+    /// that is repeated now is refused as spent, and only NUT-09 gives its signatures back.
+    pub async fn start_again(&mut self) -> Result<()> {
+        if self.serving.is_none() {
+            let serving = Serving::start(&self.mint, &self.controls, &mut self.port).await?;
+            self.serving = Some(serving);
+        }
+        Ok(())
+    }
+
+    /// While on, swaps are executed but their answers wait until this is turned off.
+    pub fn hold_swaps(&self, on: bool) {
+        self.controls.hold.send_replace(on);
+    }
+
+    /// While on, swaps are executed and then the connection breaks instead of an answer.
+    pub fn lose_swap_answers(&self, on: bool) {
+        self.controls.lose.send_replace(on);
+    }
+
+    /// How many swaps the mint has decided, refused ones and those with a held or lost answer too.
+    pub fn swap_count(&self) -> u64 {
+        *self.controls.decided.borrow()
+    }
+
+    /// Returns when `swap_count` has reached `count`.
+    pub async fn await_swaps(&self, count: u64) {
+        let mut decided = self.controls.decided.subscribe();
+        // The sender lives as long as `self`.
+        drop(decided.wait_for(|decided| *decided >= count).await);
+    }
+
+    /// Makes a new active keyset. Proofs of the old one can still be spent, not received.
+    pub async fn rotate_keyset(&self, unit: CurrencyUnit) -> Result<()> {
+        let amounts = UnitConfig::default().amounts;
+        self.mint.rotate_keyset(unit, amounts, self.input_fee_ppk, true, None).await?;
+        Ok(())
+    }
+}
+
+#[derive(Default)]
+struct Controls {
+    hold: watch::Sender<bool>,
+    lose: watch::Sender<bool>,
+    decided: watch::Sender<u64>,
+}
+
+struct Serving {
+    all: CancellationToken,
+    server: JoinHandle<()>,
+    closed: mpsc::Receiver<Infallible>,
+}
+
+impl Serving {
+    async fn start(
+        mint: &Arc<cdk::Mint>,
+        controls: &Arc<Controls>,
+        port: &mut Port,
+    ) -> Result<Self> {
+        let router = create_mint_router(mint.clone(), vec!["bolt11".into()])
+            .await?
+            .layer(from_fn_with_state(controls.clone(), meddle_with_swaps))
+            .into_make_service_with_connect_info::<Cut>();
+        let all = CancellationToken::new();
+        let (listener, closed) = Cuttable::new(port.listen()?, all.clone());
+        let stopped = all.clone();
+        let server = tokio::spawn(async move {
+            tokio::select! {
+                () = stopped.cancelled() => {}
+                served = async { axum::serve(listener, router).await } => {
+                    if let Err(error) = served {
+                        log::error!("the mint stopped serving: {error}");
+                    }
+                }
+            }
+        });
+        Ok(Self { all, server, closed })
+    }
+
+    async fn end(mut self) {
+        self.all.cancel();
+        if let Err(error) = (&mut self.server).await {
+            log::error!("the mint's server failed: {error}");
+        }
+        // Nothing is ever sent: this waits until every connection has dropped its sender.
+        while self.closed.recv().await.is_some() {}
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.all.cancel();
+    }
+}
+
+async fn meddle_with_swaps(
+    State(controls): State<Arc<Controls>>,
+    ConnectInfo(connection): ConnectInfo<Cut>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if request.method() != Method::POST || request.uri().path() != "/v1/swap" {
+        return next.run(request).await;
+    }
+    // On its own task: cdk leaves inputs pending for ever when its handler is dropped half way,
+    // and a client that dies in a test must find either nothing done or all of it.
+    let swap = tokio::spawn({
+        let controls = controls.clone();
+        async move {
+            let answer = next.run(request).await;
+            controls.decided.send_modify(|decided| *decided += 1);
+            answer
+        }
+    });
+    let Ok(answer) = swap.await else {
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    };
+    let mut hold = controls.hold.subscribe();
+    if hold.wait_for(|hold| !hold).await.is_err() || *controls.lose.borrow() {
+        connection.now();
+        pending::<()>().await;
+    }
+    answer
+}
+
+async fn open(dir: Option<&Path>) -> Result<(MintSqliteDatabase, Vec<u8>), Error> {
+    let Some(dir) = dir else {
+        return Ok((cdk_sqlite::mint::memory::empty().await?, fresh_seed()));
+    };
+    std::fs::create_dir_all(dir)?;
+    let seed_file = dir.join("mint.seed");
+    if !seed_file.exists() {
+        std::fs::write(&seed_file, fresh_seed())?;
+    }
+    let seed = std::fs::read(&seed_file)?;
+    Ok((MintSqliteDatabase::new(dir.join("mint.sqlite")).await?, seed))
+}
+
+fn fresh_seed() -> Vec<u8> {
+    SecretKey::generate().to_secret_bytes().to_vec()
+}
+
+fn lightning(unit: CurrencyUnit) -> FakeWallet {
+    let fee = FeeReserve { min_fee_reserve: 0.into(), percent_fee_reserve: 0.0 };
+    FakeWallet::new(fee, HashMap::new(), HashSet::new(), 0, unit)
+}
+
+/// More than any test mints at once, and still far from what an amount can hold.
+const AMOUNT_MAX: u64 = 1 << 40;
+const QUOTE_TTL_SECONDS: u64 = 3600;
