@@ -43,37 +43,30 @@ impl<'a> Object<'a> {
     /// nothing) after those that stay. Every byte of what stays is kept, white space included.
     pub(crate) fn edited(&self, gone: impl Fn(&str) -> bool, more: &str) -> String {
         let Some(open) = self.text.find('{') else { return self.text.to_owned() };
+        let close = self.text.rfind('}').unwrap_or(self.text.len());
         let mut from = open + 1;
         let mut text = String::with_capacity(self.text.len() + more.len() + 1);
         text.push_str(self.part(0..from));
-        let mut kept = 0;
-        let mut value_end = text.len();
-        let mut after = "";
+        let mut comma = "";
+        // The white space behind the last value that stays, which `more` goes in front of.
+        let mut blank = if self.members.is_empty() { self.part(from..close) } else { "" };
         for member in &self.members {
             let end = member.at.end;
             let rest = self.part(end..self.text.len());
             let separator = end + rest.find([',', '}']).unwrap_or(rest.len());
             if !gone(&member.name) {
-                if kept > 0 {
-                    text.push(',');
-                }
-                kept += 1;
+                text.push_str(blank);
+                text.push_str(comma);
                 text.push_str(self.part(from..end));
-                value_end = text.len();
-                after = self.part(end..separator);
-                text.push_str(after);
+                (comma, blank) = (",", self.part(end..separator));
             }
             from = separator + 1;
         }
-        let close = self.text.rfind('}').unwrap_or(self.text.len());
         if !more.is_empty() {
-            text.truncate(value_end);
-            if kept > 0 {
-                text.push(',');
-            }
+            text.push_str(comma);
             text.push_str(more);
-            text.push_str(after);
         }
+        text.push_str(blank);
         text.push_str(self.part(close..self.text.len()));
         text
     }
@@ -154,5 +147,70 @@ impl<'de> Deserialize<'de> for Text<'de> {
             }
         }
         reader.deserialize_str(Borrowing)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+
+    fn check_without(text: &str, gone: &str, expected: &str) {
+        let object = Object::read(text).expect("an object");
+        assert_eq!(object.edited(|name| name == gone, ""), expected, "{text} without {gone}");
+    }
+
+    #[test]
+    fn a_member_goes_with_its_comma_and_all_else_stays() {
+        let text = " { \"a\" : 1 , \"b\":[2, 3],\n\"c\":{\"a\":\"}\"} } ";
+        check_without(text, "a", " { \"b\":[2, 3],\n\"c\":{\"a\":\"}\"} } ");
+        check_without(text, "b", " { \"a\" : 1 ,\n\"c\":{\"a\":\"}\"} } ");
+        check_without(text, "c", " { \"a\" : 1 , \"b\":[2, 3]} ");
+        check_without(text, "d", text);
+        check_without(r#"{"a":1}"#, "a", "{}");
+        check_without(r#"{"a":1,"a":2,"b":3,"a":4}"#, "a", r#"{"b":3}"#);
+        check_without(r#"{"\u0061":1,"b":",\"a\":2"}"#, "a", r#"{"b":",\"a\":2"}"#);
+        check_without("{ }", "a", "{ }");
+    }
+
+    #[test]
+    fn members_stand_where_they_are_said_to() {
+        let text = r#" {"a": "x" ,"b":[ 1 ]}"#;
+        let object = Object::read(text).expect("an object");
+        for member in &object.members {
+            assert_eq!(&text[member.at.clone()], member.raw);
+        }
+        assert_eq!(object.last("b").map(|member| member.raw), Some("[ 1 ]"));
+    }
+
+    #[test]
+    fn names_and_strings_are_borrowed_unless_they_have_escapes() {
+        assert!(matches!(string(r#""plain""#), Some(Cow::Borrowed("plain"))));
+        assert_eq!(string(r#""\u0061""#).as_deref(), Some("a"));
+        for bad in ["1", r#""\ud800""#, r#""a"#, ""] {
+            assert_eq!(string(bad), None, "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn an_object_without_a_member_is_that_object_without_it(
+            members in prop::collection::btree_map("[a-d]", "\\PC{0,8}", 0..5),
+            gone in "[a-d]",
+            pretty in any::<bool>(),
+        ) {
+            let mut value = serde_json::json!(members);
+            let text = match pretty {
+                true => serde_json::to_string_pretty(&value).expect("a value can be written"),
+                false => value.to_string(),
+            };
+            let object = Object::read(&text).expect("an object");
+            prop_assert_eq!(&object.edited(|_| false, ""), &text, "no edit keeps every byte");
+            let edited = object.edited(|name| name == gone, "");
+            value.as_object_mut().expect("an object").remove(&gone);
+            prop_assert_eq!(serde_json::from_str::<Value>(&edited).expect("JSON"), value);
+        }
     }
 }

@@ -214,13 +214,12 @@ impl<'b> Fields<'b> {
         })
         .map_err(not_json)?;
         refusal?;
-        match asked {
-            None => Ok(UsageAsk::InOptions { open: span.start, is_empty }),
-            Some(value) if read_bool("include_usage", asked)? => {
-                debug_assert_eq!(value, "true");
-                Ok(UsageAsk::Asked)
-            }
-            Some(value) => Ok(UsageAsk::Refused(json::span_in(text, value))),
+        let Some(value) = asked else {
+            return Ok(UsageAsk::InOptions { open: span.start, is_empty });
+        };
+        match read_bool("include_usage", asked)? {
+            true => Ok(UsageAsk::Asked),
+            false => Ok(UsageAsk::Refused(json::span_in(text, value))),
         }
     }
 }
@@ -287,3 +286,6 @@ const FIELDS: [&str; 8] = [
     "max_output_tokens",
     "n",
 ];
+
+#[cfg(test)]
+mod tests;

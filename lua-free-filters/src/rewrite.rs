@@ -62,3 +62,100 @@ pub fn model_name(peeked: &Peeked<'_>, name: &str) -> Splice {
     let quoted = serde_json::Value::from(name).to_string();
     Splice { at: peeked.model_span.clone(), with: quoted.into_bytes() }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::peek;
+
+    fn peeked(body: &str) -> Peeked<'_> {
+        peek::chat(body.as_bytes()).unwrap_or_else(|refusal| panic!("{body}: {refusal}"))
+    }
+
+    fn check_asked(body: &str, expected: &str) {
+        let splices = ask_usage(&peeked(body)).into_iter().collect();
+        assert_eq!(String::from_utf8_lossy(&apply(body.as_bytes(), splices)), expected);
+    }
+
+    #[test]
+    fn usage_is_asked_for_and_all_else_stays() {
+        let head = r#"{ "model":"m", "messages":[1], "stream":true"#;
+        let asked = |options: &str, expected: &str| {
+            check_asked(&format!("{head}{options}\n}} "), &format!("{head}{expected}\n}} "));
+        };
+        asked(r#","stream_options":null"#, r#","stream_options":{"include_usage":true}"#);
+        asked(r#","stream_options":{ }"#, r#","stream_options":{"include_usage":true }"#);
+        asked(
+            r#","stream_options":{ "a" : [1, 2]}"#,
+            r#","stream_options":{"include_usage":true, "a" : [1, 2]}"#,
+        );
+        asked(
+            r#","stream_options":{"a":1,"include_usage": false ,"b":2}"#,
+            r#","stream_options":{"a":1,"include_usage": true ,"b":2}"#,
+        );
+        check_asked(
+            &format!("{head}\n}} "),
+            &format!("{head}\n,\"stream_options\":{{\"include_usage\":true}}}} "),
+        );
+    }
+
+    #[test]
+    fn usage_is_not_asked_for_where_it_is_or_cannot_be() {
+        for body in [
+            r#"{"model":"m","messages":[1]}"#,
+            r#"{"model":"m","messages":[1],"stream":false,"stream_options":{}}"#,
+            r#"{"model":"m","messages":[1],"stream":true,"stream_options":{"include_usage":true}}"#,
+        ] {
+            assert_eq!(ask_usage(&peeked(body)), None, "{body}");
+        }
+    }
+
+    #[test]
+    fn insertions_at_one_place_keep_their_order() {
+        let insert = |with: &str| Splice { at: 1..1, with: with.into() };
+        let over = Splice { at: 1..2, with: b"B".into() };
+        assert_eq!(apply(b"abc", vec![over, insert("1"), insert("2")]), b"a12Bc");
+        assert_eq!(apply(b"abc", vec![Splice { at: 3..3, with: b"d".into() }]), b"abcd");
+        assert_eq!(apply(b"abc", vec![]), b"abc");
+    }
+
+    #[test]
+    #[should_panic(expected = "splices are ordered")]
+    fn splices_that_overlap_are_a_mistake() {
+        let splice = |at: Range<usize>| Splice { at, with: vec![] };
+        apply(b"abcd", vec![splice(0..3), splice(2..4)]);
+    }
+
+    proptest! {
+        #[test]
+        fn an_edited_body_says_the_same_but_for_the_edits(
+            model in "\\PC{1,20}",
+            name in any::<String>(),
+            options in prop_oneof![
+                Just(json!(null)), Just(json!({})), Just(json!({"a": {"include_usage": false}})),
+                Just(json!({"include_usage": false, "z": "}"})), Just(json!({"include_usage": null})),
+            ],
+            text in any::<String>(),
+        ) {
+            let mut value = json!({
+                "model": model, "messages": [text], "stream": true, "stream_options": options,
+            });
+            let body = value.to_string();
+            let peeked = peeked(&body);
+            let splices = ask_usage(&peeked).into_iter().chain([model_name(&peeked, &name)]);
+            let edited = apply(body.as_bytes(), splices.collect());
+            value["model"] = Value::from(name.clone());
+            value["stream_options"]["include_usage"] = Value::from(true);
+            let edited_value: Value = serde_json::from_slice(&edited).expect("still JSON");
+            prop_assert_eq!(edited_value, value);
+            let again = peek::chat(&edited);
+            if let Ok(again) = again {
+                prop_assert!(again.include_usage);
+                prop_assert_eq!(ask_usage(&again), None);
+            }
+        }
+    }
+}

@@ -254,3 +254,6 @@ fn take<'c>(bytes: &mut &'c [u8], len: usize) -> &'c [u8] {
 pub const EVENT_BYTES_MAX: usize = 1 << 20;
 
 const MARK: &[u8] = "\u{feff}".as_bytes();
+
+#[cfg(test)]
+mod tests;

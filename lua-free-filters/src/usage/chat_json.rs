@@ -74,3 +74,78 @@ impl fmt::Display for NotJson {
 }
 
 impl std::error::Error for NotJson {}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn only_one_object_is_an_answer() {
+        for body in ["", "null", "1", "[]", r#"[{"usage":{}}]"#, "{", "{}{}", "<html>", "{}x"] {
+            assert_eq!(ChatJson::read(body.as_bytes()), Err(NotJson), "{body}");
+        }
+        assert_eq!(ChatJson::read(b"{\"a\":\"\xff\"}"), Err(NotJson));
+        assert!(ChatJson::read(b" {} ").is_ok());
+    }
+
+    #[test]
+    fn the_last_of_two_usages_counts_as_it_does_for_clients() {
+        let body = br#"{"usage":{"prompt_tokens":1,"completion_tokens":1},"usage":{"prompt_tokens":2,"completion_tokens":2}}"#;
+        let answer = ChatJson::read(body).expect("an object");
+        assert_eq!(answer.usage, Some(Tokens { input: 2, cached_input: 0, output: 2 }));
+        assert!(ChatJson::annotate(body, &answer, r#""cost":1"#).ends_with(br#":2,"cost":1}}"#));
+    }
+
+    #[test]
+    fn a_body_without_usage_is_returned_as_it_is() {
+        for body in [r#"{"usage":null}"#, r#"{"usage":[1]}"#, r#"{"choices":[{"usage":{"a":1}}]}"#]
+        {
+            let answer = ChatJson::read(body.as_bytes()).expect("an object");
+            assert_eq!((answer.usage, answer.usage_span.clone()), (None, None), "{body}");
+            let annotated = ChatJson::annotate(body.as_bytes(), &answer, r#""cost":1"#);
+            assert_eq!(annotated, body.as_bytes());
+        }
+    }
+
+    #[test]
+    fn a_usage_that_makes_no_sense_can_still_be_annotated() {
+        let body = br#"{"usage":{"prompt_tokens":"?"}}"#;
+        let answer = ChatJson::read(body).expect("an object");
+        assert_eq!(answer.usage, None);
+        let annotated = ChatJson::annotate(body, &answer, r#""cost":1"#);
+        assert_eq!(annotated, br#"{"usage":{"prompt_tokens":"?","cost":1}}"#);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_the_text_the_usage_is_that_of_the_top_level(
+            text in any::<String>(),
+            input in 1..1000u64,
+            output in 0..1000u64,
+            usage_first in any::<bool>(),
+        ) {
+            let usage = format!(r#""usage":{{"prompt_tokens":{input},"completion_tokens":{output}}}"#);
+            let choices = serde_json::json!([{"message": {"content": text}, "usage": {"x": 1}}]);
+            let choices = format!(r#""choices":{choices}"#);
+            let body = match usage_first {
+                true => format!("{{{usage},{choices}}}"),
+                false => format!("{{{choices},{usage}}}"),
+            };
+            let answer = ChatJson::read(body.as_bytes()).expect("an object");
+            prop_assert_eq!(answer.usage, Some(Tokens { input, cached_input: 0, output }));
+            prop_assert_eq!(answer.delivered.text_bytes, text.len() as u64);
+            let annotated = ChatJson::annotate(body.as_bytes(), &answer, r#""cost":1"#);
+            let again = ChatJson::read(&annotated).expect("an object");
+            prop_assert_eq!(again.usage, answer.usage);
+            prop_assert_eq!(annotated.len(), body.len() + r#","cost":1"#.len());
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(body in any::<Vec<u8>>()) {
+            let begins_one = body.trim_ascii().starts_with(b"{");
+            prop_assert!(begins_one || ChatJson::read(&body).is_err());
+        }
+    }
+}

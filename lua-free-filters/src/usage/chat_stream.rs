@@ -238,3 +238,6 @@ impl<'c> Out<'c> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

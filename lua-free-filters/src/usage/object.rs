@@ -98,3 +98,109 @@ fn count(raw: &str) -> Count {
 
 /// Larger counts are nonsense. Up to here a float holds every whole number exactly.
 pub const TOKENS_MAX: u64 = (1 << 53) - 1;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+
+    fn check(usage: &str, expected: Option<(u64, u64, u64)>) {
+        let read = tokens(usage).map(|read| (read.input, read.cached_input, read.output));
+        assert_eq!(read, expected, "{usage}");
+    }
+
+    #[test]
+    fn counts_are_read_under_both_names() {
+        check(r#"{"prompt_tokens":5,"completion_tokens":2}"#, Some((5, 0, 2)));
+        check(r#"{"input_tokens":5,"output_tokens":2}"#, Some((5, 0, 2)));
+        check(r#"{"input_tokens":5,"output_tokens":2,"prompt_tokens":null}"#, Some((5, 0, 2)));
+        check(
+            r#"{"input_tokens":9,"output_tokens":9,"prompt_tokens":5,"completion_tokens":2}"#,
+            Some((5, 0, 2)),
+        );
+    }
+
+    #[test]
+    fn cached_input_is_never_more_than_input() {
+        let with = |details: &str| format!(r#"{{"input_tokens":5,"output_tokens":2,{details}}}"#);
+        check(&with(r#""prompt_tokens_details":{"cached_tokens":3}"#), Some((5, 3, 2)));
+        check(&with(r#""input_tokens_details":{"cached_tokens":5.0}"#), Some((5, 5, 2)));
+        check(&with(r#""prompt_tokens_details":{"cached_tokens":6}"#), Some((5, 5, 2)));
+        for nothing in ["null", "{}", "[]", r#"{"cached_tokens":null}"#, r#"{"cached_tokens":-1}"#]
+        {
+            check(&with(&format!(r#""prompt_tokens_details":{nothing}"#)), Some((5, 0, 2)));
+        }
+    }
+
+    #[test]
+    fn what_is_no_count_is_no_usage() {
+        for bad in ["-1", "1.5", r#""5""#, "null", "[]", "{}", "true", "9007199254740992", "1e300"]
+        {
+            check(&format!(r#"{{"prompt_tokens":{bad},"completion_tokens":2}}"#), None);
+            check(&format!(r#"{{"prompt_tokens":2,"completion_tokens":{bad}}}"#), None);
+        }
+        for usage in
+            ["null", "[]", "1", "{}", r#"{"prompt_tokens":1}"#, "{", r#"{"total_tokens":3}"#]
+        {
+            check(usage, None);
+        }
+    }
+
+    #[test]
+    fn whole_floats_and_the_largest_count_are_read() {
+        check(r#"{"prompt_tokens":5.0,"completion_tokens":2e2}"#, Some((5, 0, 200)));
+        check(
+            &format!(r#"{{"prompt_tokens":{TOKENS_MAX},"completion_tokens":0}}"#),
+            Some((TOKENS_MAX, 0, 0)),
+        );
+    }
+
+    #[test]
+    fn a_usage_of_nothing_is_a_placeholder() {
+        check(r#"{"prompt_tokens":0,"completion_tokens":0}"#, None);
+        check(r#"{"prompt_tokens":0,"completion_tokens":1}"#, Some((0, 0, 1)));
+    }
+
+    #[test]
+    fn members_are_added_after_the_others_and_replace_their_like() {
+        let check = |usage: &str, members: &str, expected: Option<&str>| {
+            assert_eq!(annotate(usage, members).as_deref(), expected, "{usage} {members}");
+        };
+        check(r#"{"a":1}"#, r#""b":2"#, Some(r#"{"a":1,"b":2}"#));
+        check("{}", r#""b":2"#, Some(r#"{"b":2}"#));
+        check("{ }", r#""b":2"#, Some(r#"{"b":2 }"#));
+        check("{\n \"a\": 1\n}", r#""b":2"#, Some("{\n \"a\": 1,\"b\":2\n}"));
+        check(r#"{"b":{"b":1}, "a" : 1, "b":3}"#, r#""b":2"#, Some(r#"{ "a" : 1,"b":2}"#));
+        check(r#"{"b":1}"#, r#""b":2"#, Some(r#"{"b":2}"#));
+        check(r#"{"a":1}"#, "\"b\":\r\n2", Some(r#"{"a":1,"b":  2}"#));
+        for bad in ["", " ", "x", r#""b""#, r#""b":2},{"c":3"#, r#""b":2,"#] {
+            check(r#"{"a":1}"#, bad, None);
+        }
+        check("null", r#""b":2"#, None);
+        check("[1]", r#""b":2"#, None);
+    }
+
+    proptest! {
+        #[test]
+        fn an_annotated_usage_says_the_same_and_more(
+            theirs in prop::collection::btree_map("[a-f]", any::<String>(), 0..6),
+            ours in prop::collection::btree_map("[a-f]", any::<i32>(), 1..4),
+            pretty in any::<bool>(),
+        ) {
+            let theirs = serde_json::json!(theirs);
+            let usage = match pretty {
+                true => serde_json::to_string_pretty(&theirs).expect("a value can be written"),
+                false => theirs.to_string(),
+            };
+            let members: Vec<_> = ours.iter().map(|(name, n)| format!("\"{name}\":{n}")).collect();
+            let annotated = annotate(&usage, &members.join(",")).expect("both are good");
+            let mut expected = theirs;
+            for (name, n) in ours {
+                expected[name] = Value::from(n);
+            }
+            prop_assert_eq!(serde_json::from_str::<Value>(&annotated).expect("JSON"), expected);
+        }
+    }
+}

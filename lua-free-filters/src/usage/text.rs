@@ -89,3 +89,72 @@ fn string_bytes(value: &[u8]) -> u64 {
     }
     bytes + rest.len() as u64
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn check_text(json: &str, text_bytes: u64) {
+        assert_eq!(look(json).text_bytes, text_bytes, "{json}");
+    }
+
+    #[test]
+    fn text_of_every_kind_is_counted_and_nothing_else() {
+        check_text(r#"{"delta":{"content":"abc","refusal":"de"}}"#, 5);
+        check_text(r#"{"tool_calls":[{"id":"call","function":{"name":"f","arguments":"{}"}}]}"#, 2);
+        check_text(r#"{"content" : "a", "x":"content", "logprobs":{"content":[{"t":"b"}]}}"#, 1);
+        check_text(r#"{"content":null,"reasoning":""}"#, 0);
+        check_text(r#"{"content":"\"content\":\"x\""}"#, 13);
+    }
+
+    #[test]
+    fn reasoning_sent_under_two_names_counts_once() {
+        check_text(r#"{"reasoning":"abc","reasoning_content":"abc"}"#, 3);
+        check_text(r#"{"reasoning_content":"abc","content":"d"}"#, 4);
+    }
+
+    #[test]
+    fn escapes_count_as_what_they_stand_for() {
+        check_text(r#"{"content":"\n\\\"\/"}"#, 4);
+        check_text(r#"{"content":"\u0041\u20ac\ud83d\ude00"}"#, 1 + 3 + 4);
+    }
+
+    #[test]
+    fn names_inside_text_are_not_members() {
+        let seen = look(r#"{"content":"\"usage\":1,\"error\":1","x":"usage","y":"error"}"#);
+        assert!(!seen.usage && !seen.error);
+        assert!(look(r#"{"a":{"usage" : null}}"#).usage);
+        assert!(look(r#"{"error":"x"}"#).error);
+        assert!(!look(r#"{"error": null}"#).error);
+    }
+
+    #[test]
+    fn progress_is_a_tool_call_or_a_reason_to_end() {
+        for (json, progress) in [
+            (r#"{"tool_calls":[{}]}"#, true),
+            (r#"{"tool_calls":null}"#, false),
+            (r#"{"finish_reason":"stop"}"#, true),
+            (r#"{"finish_reason":null}"#, false),
+            (r#"{"finish_reason":"error"}"#, false),
+        ] {
+            assert_eq!(look(json).progress, progress, "{json}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_counted_by_its_bytes(text in any::<String>()) {
+            check_text(&json!({"x": text, "content": text}).to_string(), text.len() as u64);
+        }
+
+        #[test]
+        fn what_is_not_json_is_looked_through_all_the_same(text in "[\"\\\\:a-u{}\\[\\], ]{0,60}") {
+            prop_assert!(look(&text).text_bytes <= text.len() as u64);
+            let cut = look(&format!(r#"{{"content":"{text}"#)).text_bytes;
+            prop_assert!(cut <= text.len() as u64);
+        }
+    }
+}

@@ -1,0 +1,215 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn body(more: &str) -> String {
+    format!(r#"{{"model":"m","messages":[{{"role":"user","content":"hi"}}]{more}}}"#)
+}
+
+fn read(body: &str) -> Peeked<'_> {
+    chat(body.as_bytes()).unwrap_or_else(|refusal| panic!("{body}: {refusal}"))
+}
+
+/// What a body with this in it is refused for.
+fn check_refused(more: &str, expected: &str) {
+    let body = body(more);
+    let refusal = chat(body.as_bytes()).expect_err(&body);
+    assert_eq!(refusal.to_string(), expected, "{body}");
+}
+
+#[test]
+fn the_least_that_is_sold_has_defaults_for_the_rest() {
+    let body = body("");
+    let peeked = read(&body);
+    assert_eq!(peeked.model, "m");
+    assert!(matches!(peeked.model, Cow::Borrowed(_)));
+    assert_eq!(&body[peeked.model_span], r#""m""#);
+    assert_eq!(&body[peeked.messages_span], r#"[{"role":"user","content":"hi"}]"#);
+    assert_eq!(&body[peeked.end..], "}");
+    assert!(!peeked.stream && !peeked.include_usage);
+    assert_eq!((peeked.n, peeked.output_limit), (1, None));
+    assert_eq!(peeked.stream_options_span, None);
+}
+
+#[test]
+fn a_model_may_be_written_with_escapes() {
+    let body = r#" { "messages" : [ 1 ] , "mod\u0065l" : "a\/\u00e9\n" } "#;
+    let peeked = read(body);
+    assert_eq!(peeked.model, "a/é\n");
+    assert_eq!(&body[peeked.model_span], r#""a\/\u00e9\n""#);
+    assert_eq!(&body[peeked.end..], "} ");
+}
+
+#[test]
+fn the_largest_output_limit_of_any_spelling_counts() {
+    let limits = r#","max_tokens":5,"max_completion_tokens":70,"max_output_tokens":6"#;
+    assert_eq!(read(&body(limits)).output_limit, Some(70));
+    for field in ["max_tokens", "max_completion_tokens", "max_output_tokens"] {
+        assert_eq!(read(&body(&format!(r#","{field}":9"#))).output_limit, Some(9));
+        assert_eq!(read(&body(&format!(r#","{field}":null"#))).output_limit, None);
+        let largest = body(&format!(r#","{field}":{OUTPUT_LIMIT_MAX}"#));
+        assert_eq!(read(&largest).output_limit, Some(OUTPUT_LIMIT_MAX));
+        let too_large = OUTPUT_LIMIT_MAX + 1;
+        for bad in [
+            "0",
+            "-1",
+            "-0",
+            "1.5",
+            "1.0",
+            "1e3",
+            r#""5""#,
+            "true",
+            "[]",
+            "{}",
+            "99999999999999999999",
+        ]
+        .map(str::to_owned)
+        .into_iter()
+        .chain([too_large.to_string()])
+        {
+            let expected = format!("`{field}` must be a whole number from 1 to 2147483647");
+            check_refused(&format!(r#","{field}":{bad}"#), &expected);
+        }
+    }
+}
+
+#[test]
+fn n_is_one_to_its_bound() {
+    assert_eq!(read(&body(r#","n":null"#)).n, 1);
+    assert_eq!(read(&body(&format!(r#","n":{N_MAX}"#))).n, N_MAX);
+    for bad in ["0", "-1", "129", "1.5", r#""2""#] {
+        check_refused(&format!(r#","n":{bad}"#), "`n` must be a whole number from 1 to 128");
+    }
+}
+
+#[test]
+fn what_is_missing_or_of_another_type_is_named() {
+    let check = |body: &str, expected: &str| {
+        let refusal = chat(body.as_bytes()).expect_err(body);
+        assert_eq!(refusal.to_string(), expected, "{body}");
+    };
+    check("{}", "`model` is missing");
+    check(r#"{"model":1,"messages":[1]}"#, "`model` must be a string");
+    check(r#"{"model":null,"messages":[1]}"#, "`model` must be a string");
+    check(r#"{"model":"","messages":[1]}"#, "`model` must not be empty");
+    check(r#"{"model":"\ud800","messages":[1]}"#, "`model` must be a valid string");
+    check(r#"{"model":"m"}"#, "`messages` is missing");
+    check(r#"{"model":"m","messages":"hi"}"#, "`messages` must be an array");
+    check(r#"{"model":"m","messages":null}"#, "`messages` must be an array");
+    check("{\"model\":\"m\",\"messages\":[ \n]}", "`messages` must not be empty");
+    check_refused(r#","stream":"true""#, "`stream` must be true or false");
+    check_refused(r#","stream":1"#, "`stream` must be true or false");
+    check_refused(r#","stream_options":true"#, "`stream_options` must be an object");
+    check_refused(r#","stream_options":[]"#, "`stream_options` must be an object");
+    check_refused(
+        r#","stream_options":{"include_usage":1}"#,
+        "`include_usage` must be true or false",
+    );
+}
+
+#[test]
+fn the_longest_name_of_a_model_is_accepted_and_a_longer_one_is_not() {
+    let named = |len| format!(r#"{{"model":"{}","messages":[1]}}"#, "m".repeat(len));
+    assert_eq!(read(&named(MODEL_BYTES_MAX)).model.len(), MODEL_BYTES_MAX);
+    let refusal = PeekRefusal::Field { field: "model", message: "is too long" };
+    assert_eq!(chat(named(MODEL_BYTES_MAX + 1).as_bytes()), Err(refusal));
+}
+
+#[test]
+fn a_field_that_two_readers_could_read_differently_is_refused() {
+    for field in FIELDS {
+        let twice = format!(r#","{field}":null,"{field}":null"#);
+        check_refused(&twice, &format!("`{field}` appears twice"));
+        let upper = format!(r#","{}":null"#, field.to_uppercase());
+        check_refused(&upper, &format!("`{field}` must be written in lower case"));
+    }
+    check_refused(r#","stream":true,"str\u0065am":false"#, "`stream` appears twice");
+    check_refused(r#","max_to\u212aens":9"#, "`max_tokens` must be written in lower case");
+    check_refused(
+        r#","stream_options":{"include_usage":true,"include_usage":false}"#,
+        "`include_usage` appears twice",
+    );
+    check_refused(
+        r#","stream_options":{"Include_Usage":true}"#,
+        "`include_usage` must be written in lower case",
+    );
+    read(&body(r#","user":"a","user":"b","User":"c""#));
+}
+
+#[test]
+fn only_one_json_object_is_a_body() {
+    let not_json = |body: &[u8]| {
+        let refusal = chat(body).expect_err("no body");
+        assert!(matches!(refusal, PeekRefusal::NotJson { .. }), "{refusal}");
+    };
+    for bad in ["", " ", "{", "{]", "nonsense", "[1", r#"{"model":"m",}"#, "\u{feff}{}"] {
+        not_json(bad.as_bytes());
+    }
+    not_json(format!("{} {{}}", body("")).as_bytes());
+    not_json(format!("{}x", body("")).as_bytes());
+    not_json(b"{\"model\":\"\xff\"}");
+    // Not JSON wins over the field that comes before the mistake.
+    not_json(br#"{"model":1"#);
+    for other in ["[]", r#"[{"model":"m"}]"#, "1", r#""{}""#, "null", " [1] "] {
+        assert_eq!(chat(other.as_bytes()), Err(PeekRefusal::NotAnObject), "{other}");
+    }
+}
+
+#[test]
+fn depth_costs_no_stack() {
+    let deep = format!("{}{}", "[".repeat(1_000_000), "]".repeat(1_000_000));
+    read(&format!(r#"{{"model":"m","messages":[1],"x":{deep}}}"#));
+    assert_eq!(chat(deep.as_bytes()), Err(PeekRefusal::NotAnObject));
+}
+
+#[test]
+fn where_usage_can_be_asked_for_is_found() {
+    let check = |options: &str, expected: &str, include_usage: bool| {
+        let body = body(&format!(r#","stream":true{options}"#));
+        let peeked = read(&body);
+        let ask = match &peeked.usage_ask {
+            UsageAsk::Asked => "asked".to_owned(),
+            UsageAsk::NoOptions => "none".to_owned(),
+            UsageAsk::NullOptions(at) | UsageAsk::Refused(at) => body[at.clone()].to_owned(),
+            UsageAsk::InOptions { open, is_empty } => format!("{} {is_empty}", &body[*open..]),
+        };
+        assert_eq!((ask.as_str(), peeked.include_usage), (expected, include_usage), "{body}");
+    };
+    check("", "none", false);
+    check(r#","stream_options":null"#, "null", false);
+    check(r#","stream_options": { }"#, "{ }} true", false);
+    check(r#","stream_options":{"a":1}"#, r#"{"a":1}} false"#, false);
+    check(r#","stream_options":{"include_usage" : false }"#, "false", false);
+    check(r#","stream_options":{"include_usage":null}"#, "null", false);
+    check(r#","stream_options":{"include_usage":true}"#, "asked", true);
+}
+
+proptest! {
+    #[test]
+    fn noise_is_refused_and_never_a_panic(body in any::<Vec<u8>>()) {
+        prop_assert!(chat(&body).is_err());
+    }
+
+    #[test]
+    fn what_is_read_is_what_was_written(
+        model in "\\PC{1,40}",
+        stream in any::<Option<bool>>(),
+        limit in prop::option::of(1..=OUTPUT_LIMIT_MAX),
+        n in prop::option::of(1..=N_MAX),
+        pretty in any::<bool>(),
+    ) {
+        let value = serde_json::json!({
+            "model": model, "messages": ["hi"], "stream": stream, "max_tokens": limit, "n": n,
+        });
+        let body = match pretty {
+            true => serde_json::to_vec_pretty(&value),
+            false => serde_json::to_vec(&value),
+        }.expect("a value can be written");
+        let peeked = chat(&body).expect("a good body");
+        prop_assert_eq!(&peeked.model, &model);
+        prop_assert_eq!(peeked.stream, stream.unwrap_or(false));
+        prop_assert_eq!(peeked.output_limit, limit);
+        prop_assert_eq!(peeked.n, n.unwrap_or(1));
+        prop_assert_eq!(body.get(peeked.end), Some(&b'}'));
+    }
+}
