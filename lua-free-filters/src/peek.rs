@@ -251,6 +251,10 @@ fn read_count(
 /// Refuses a name that a reader which ignores letter case would take for one of `fields`. The
 /// limit we did not see is the one such an upstream would obey.
 fn not_a_variant(name: &str, fields: &[&'static str]) -> Result<(), PeekRefusal> {
+    let is_lower = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
+    if name.bytes().all(is_lower) {
+        return Ok(());
+    }
     let fold = |c: char| c.to_uppercase().flat_map(char::to_lowercase);
     match fields.iter().find(|field| name.chars().flat_map(fold).eq(field.chars())) {
         Some(field) => refuse(field, "must be written in lower case"),

@@ -111,6 +111,11 @@ impl ChatStream {
         Delivered { events: events + self.splitter.oversized(), text_bytes }
     }
 
+    /// How many events were too large to be read. Usage may have been among them.
+    pub fn oversized(&self) -> u64 {
+        self.splitter.oversized()
+    }
+
     /// Whether `data: [DONE]` was seen.
     pub fn done(&self) -> bool {
         self.is_done
@@ -137,7 +142,8 @@ impl ChatStream {
             self.delivered.text_bytes += seen.text_bytes;
             self.is_stale |= seen.text_bytes > 0;
         }
-        if !seen.usage && !seen.error {
+        let hides = seen.null_usage && !self.show_usage;
+        if !seen.usage && !seen.error && !hides {
             return Fate::Keep;
         }
         let Ok(object) = Object::read(&data) else { return Fate::Keep };

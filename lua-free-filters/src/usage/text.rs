@@ -11,8 +11,10 @@ pub(super) struct Seen {
     pub(super) text_bytes: u64,
     /// A tool call, or the reason why an answer ended (other than an error).
     pub(super) progress: bool,
-    /// A member called `usage` somewhere, null or not.
+    /// A member called `usage` somewhere that is not null.
     pub(super) usage: bool,
+    /// A member called `usage` somewhere that is null.
+    pub(super) null_usage: bool,
     /// A member called `error` somewhere that is not null.
     pub(super) error: bool,
 }
@@ -36,6 +38,7 @@ pub(super) fn look(json: &str) -> Seen {
         let value = after.trim_ascii_start();
         rest = value;
         match name {
+            b"usage" if value.starts_with(b"null") => seen.null_usage = true,
             b"usage" => seen.usage = true,
             b"error" => seen.error |= !value.starts_with(b"null"),
             b"tool_calls" => seen.progress |= value.starts_with(b"["),
@@ -126,7 +129,8 @@ mod tests {
     fn names_inside_text_are_not_members() {
         let seen = look(r#"{"content":"\"usage\":1,\"error\":1","x":"usage","y":"error"}"#);
         assert!(!seen.usage && !seen.error);
-        assert!(look(r#"{"a":{"usage" : null}}"#).usage);
+        assert!(look(r#"{"a":{"usage" : {}}}"#).usage);
+        assert!(look(r#"{"a":{"usage" : null}}"#).null_usage);
         assert!(look(r#"{"error":"x"}"#).error);
         assert!(!look(r#"{"error": null}"#).error);
     }

@@ -125,6 +125,7 @@ fn an_event_too_large_goes_on_unread_and_counts_as_delivered() {
     let large = "x".repeat(EVENT_BYTES_MAX);
     let stream = format!("data: {large}\n\n{TEXT}\n\n");
     assert_eq!(push(&mut tap, &stream), stream);
+    assert_eq!(tap.oversized(), 1);
     let delivered = Delivered { events: 2, text_bytes: 2 };
     assert_eq!(tap.finish(End::Clean).1, Usage::Partial(delivered));
 }
