@@ -1,1 +1,320 @@
-//! edge
+//! The edge: Pingora's hooks, and the one place where a request ends.
+//!
+//! `request_filter` is the life of a request in order: id, route, who pays, body, ceiling,
+//! reservation, exchange. A request that is not sold leaves before the reservation, one that
+//! is sold ends in `close`. This folder is the only one that names Pingora.
+
+mod answer;
+mod close;
+mod context;
+mod exchange;
+mod meter;
+mod order;
+mod origin;
+mod peers;
+pub mod serve;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::header::{ACCEPT_ENCODING, ALLOW, AUTHORIZATION, HOST};
+use http::{Method, StatusCode};
+use lua_free_filters::{End, HeaderEdits, Route, Tokens, billable, request_id, scrub};
+use pingora::connectors::http::Connector;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::proxy::{FailToProxy, ProxyHttp, Session};
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorType};
+
+use self::context::{Ctx, Stage};
+use self::order::{Refused, read_body};
+use self::peers::Peers;
+use crate::api;
+use crate::config::Config;
+use crate::error::{Kind, Refusal};
+use crate::ids::fresh_request_id;
+use crate::ledger::Ledger;
+use crate::money::Msat;
+use crate::pricing::PriceList;
+use crate::till::Till;
+use crate::upstream::Upstreams;
+
+/// The gateway as Pingora sees it.
+pub struct Edge<L: Ledger> {
+    config: Arc<Config>,
+    prices: Arc<PriceList>,
+    upstreams: Upstreams,
+    peers: Peers,
+    connector: Connector,
+    till: Till<L>,
+    api: axum::Router,
+    open: Arc<AtomicUsize>,
+}
+
+impl<L: Ledger> Edge<L> {
+    /// A request that the gateway answers itself.
+    async fn answer_locally(&self, session: &mut Session, ctx: &mut Ctx) -> pingora::Result<()> {
+        let body = match self.body(session, api::LOCAL_BODY_BYTES_MAX).await? {
+            Ok(body) => body,
+            Err(refusal) => return self.refuse_early(session, ctx, &refusal, false, None).await,
+        };
+        let head = session.req_header();
+        let mut request = http::Request::new(body);
+        request.method_mut().clone_from(&head.method);
+        request.uri_mut().clone_from(&head.uri);
+        request.headers_mut().clone_from(&head.headers);
+        request.extensions_mut().insert(api::RequestId(ctx.request_id.clone()));
+        let (parts, body) = api::answer(&self.api, request).await.into_parts();
+        let lines = parts.headers.iter().map(|(name, value)| (name.clone(), value.clone()));
+        self.write_whole(session, parts.status, lines.collect(), body).await
+    }
+
+    /// A request for one of the billable routes.
+    async fn sell(
+        &self,
+        session: &mut Session,
+        ctx: &mut Ctx,
+        route: Route,
+    ) -> pingora::Result<()> {
+        match session.req_header().method {
+            Method::POST => {}
+            Method::OPTIONS => return self.preflight(session, ctx).await,
+            _ => return self.refuse_method(session, ctx).await,
+        }
+        let per_request = session.req_header().headers.contains_key("x-cashu");
+        let payer = match order::payer(session, self.config.missing_credential_status) {
+            Ok(payer) => payer,
+            Err(refusal) => {
+                return self.refuse_early(session, ctx, &refusal, per_request, None).await;
+            }
+        };
+        let untouched = payer.cashu_token.clone().filter(|_| payer.per_request);
+        let body = match self.body(session, self.config.limits.body_bytes_max).await? {
+            Ok(body) => body,
+            Err(refusal) => {
+                let ecash = untouched.as_ref();
+                return self.refuse_early(session, ctx, &refusal, per_request, ecash).await;
+            }
+        };
+        let reserved = match self.order(route, body) {
+            Ok(order) => {
+                ctx.log.model.clone_from(&order.offer.model.id);
+                self.reserve(ctx, &payer, &order).await.map(|()| order)
+            }
+            Err(refusal) => Err(refusal.into()),
+        };
+        match reserved {
+            Ok(order) => self.exchange(session, ctx, &order).await,
+            Err(Refused { refusal, untouched: is_untouched }) => {
+                let ecash = untouched.filter(|_| is_untouched);
+                self.refuse(session, ctx, &refusal, per_request, ecash.as_ref()).await
+            }
+        }
+    }
+
+    /// The request's body, within its bounds of size and time.
+    async fn body(
+        &self,
+        session: &mut Session,
+        bytes_max: usize,
+    ) -> pingora::Result<Result<Bytes, Refusal>> {
+        let limit = self.config.limits.body_timeout;
+        tokio::time::timeout(limit, read_body(session, bytes_max)).await.unwrap_or_else(|_| {
+            let message = "the request body did not arrive in time";
+            Ok(Err(Refusal::new(Kind::InvalidRequest, "request_timeout", message).status(408)))
+        })
+    }
+
+    async fn preflight(&self, session: &mut Session, ctx: &mut Ctx) -> pingora::Result<()> {
+        let mut lines = api::request_id_headers(&ctx.request_id);
+        lines.extend(api::cors_headers());
+        lines.extend(api::preflight_headers(&session.req_header().headers));
+        self.write_whole(session, StatusCode::NO_CONTENT, lines, Bytes::new()).await
+    }
+
+    async fn refuse_method(&self, session: &mut Session, ctx: &mut Ctx) -> pingora::Result<()> {
+        let message = "this route takes POST only";
+        let refusal =
+            Refusal::new(Kind::InvalidRequest, "method_not_allowed", message).status(405);
+        let (status, mut lines, body) =
+            api::render(&refusal, &ctx.request_id, self.config.dialect);
+        lines.extend(api::cors_headers());
+        lines.push((ALLOW, http::HeaderValue::from_static("POST, OPTIONS")));
+        self.write_whole(session, status, lines, body).await
+    }
+}
+
+#[async_trait]
+impl<L: Ledger> ProxyHttp for Edge<L> {
+    type CTX = Ctx;
+
+    fn new_ctx(&self) -> Ctx {
+        Ctx::new(&self.open)
+    }
+
+    /// The whole life of a request; always answered here, or broken off with an error.
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> pingora::Result<bool> {
+        let sent = session.req_header().headers.get("x-request-id");
+        ctx.request_id = sent
+            .and_then(|value| request_id::accept(value.as_bytes()))
+            .map_or_else(fresh_request_id, str::to_owned);
+        session.set_write_timeout(Some(CLIENT_WRITE_MAX));
+        match billable(session.req_header().uri.path()) {
+            Some(route) => self.sell(session, ctx, route).await?,
+            None => self.answer_locally(session, ctx).await?,
+        }
+        Ok(true)
+    }
+
+    async fn upstream_peer(
+        &self,
+        _session: &mut Session,
+        ctx: &mut Ctx,
+    ) -> pingora::Result<Box<HttpPeer>> {
+        let unpaid = || Error::explain(ErrorType::InternalError, "no reservation, no upstream");
+        let (Stage::Reserved(_), Some(upstream)) = (&ctx.stage, &ctx.candidate) else {
+            return Err(unpaid());
+        };
+        self.peers.of(upstream).await
+    }
+
+    /// The client's head made ours: nothing of who the client is, our credential.
+    async fn upstream_request_filter(
+        &self,
+        _session: &mut Session,
+        request: &mut RequestHeader,
+        ctx: &mut Ctx,
+    ) -> pingora::Result<()> {
+        remove(&scrub::request(&request.headers), |name| drop(request.remove_header(name)));
+        let Some(upstream) = &ctx.candidate else {
+            return Error::e_explain(ErrorType::InternalError, "no upstream was chosen");
+        };
+        request.insert_header(HOST, &upstream.authority)?;
+        let credential = format!("Bearer {}", upstream.api_key.reveal());
+        request.insert_header(AUTHORIZATION, credential)?;
+        request.insert_header(ACCEPT_ENCODING, "identity")?;
+        request.insert_header("x-request-id", &ctx.request_id)?;
+        Ok(())
+    }
+
+    /// The upstream's head made ours: nothing of our account there, our id, cost and change.
+    async fn response_filter(
+        &self,
+        _session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Ctx,
+    ) -> pingora::Result<()> {
+        remove(&scrub::response(&response.headers), |name| drop(response.remove_header(name)));
+        let lines = api::request_id_headers(&ctx.request_id)
+            .into_iter()
+            .chain(api::cors_headers())
+            .chain(std::mem::take(&mut ctx.added));
+        for (name, value) in lines {
+            response.insert_header(name, value)?;
+        }
+        Ok(())
+    }
+
+    /// The meter: bytes pass, usage is read, and cost is written into the usage object.
+    fn response_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        end_of_stream: bool,
+        ctx: &mut Ctx,
+    ) -> pingora::Result<Option<Duration>> {
+        let Ctx { meter, stage, .. } = ctx;
+        let mut annotate = |tokens: &Tokens| match stage {
+            Stage::Reserved(ticket) => {
+                let cost = ticket.offer.price.cost(tokens);
+                let remaining = ticket.remaining(cost.total);
+                cost.usage_members(self.prices.btc_usd_cents, Some(remaining))
+            }
+            Stage::Unpaid | Stage::Closed => String::new(),
+        };
+        if let Some(chunk) = body.take() {
+            *body = Some(meter.push(chunk, &mut annotate));
+        }
+        if end_of_stream {
+            let rest = meter.finish(End::Clean, &mut annotate).map_err(|_| {
+                Error::explain(ErrorType::InvalidHTTPHeader, "the answer is not JSON")
+            })?;
+            *body = match body.take() {
+                Some(last) if !last.is_empty() => Some([last, rest].concat().into()),
+                _ => Some(rest),
+            };
+        }
+        Ok(None)
+    }
+
+    /// Runs for every request, however it ended; ends the reservation if nothing else has.
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Ctx) {
+        self.close(ctx).await;
+        if !log::log_enabled!(target: "access", log::Level::Info) {
+            return;
+        }
+        let head = session.req_header();
+        let status = session.response_written().map_or(0, |response| response.status.as_u16());
+        let log = &ctx.log;
+        let tokens = log.verdict.map(|verdict| (verdict.tokens, verdict.source.name()));
+        let (input, output, source) =
+            tokens.map_or((0, 0, "-"), |(tokens, source)| (tokens.input, tokens.output, source));
+        log::info!(
+            target: "access",
+            "id={} method={} path={} status={status} model={:?} upstream={} input_tokens={input} \
+             output_tokens={output} usage_source={source} reserved_msat={} cost_msat={} \
+             shortfall_msat={} ended={:?} error={} duration_ms={}",
+            ctx.request_id,
+            head.method,
+            head.uri.path(),
+            log.model,
+            ctx.candidate.as_ref().map_or("-", |upstream| upstream.name.as_str()),
+            log.reserved.get(),
+            log.receipt.map_or(Msat::ZERO, |receipt| receipt.spent).get(),
+            log.receipt.map_or(Msat::ZERO, |receipt| receipt.shortfall).get(),
+            log.ended,
+            error.map_or("-", |error| error.etype().as_str()),
+            ctx.started.elapsed().as_millis(),
+        );
+    }
+
+    /// What Pingora could not parse, or a connection that is of no use any more.
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        error: &Error,
+        ctx: &mut Ctx,
+    ) -> FailToProxy {
+        let close = |error_code| FailToProxy { error_code, can_reuse_downstream: false };
+        if session.response_written().is_some() || *error.etype() == ErrorType::ConnectionClosed {
+            return close(0);
+        }
+        let per_request = session.req_header().headers.contains_key("x-cashu");
+        let refusal = Refusal::internal();
+        session.set_keepalive(None);
+        match self.refuse(session, ctx, &refusal, per_request, None).await {
+            Ok(()) => close(refusal.status_code()),
+            Err(_) => close(0),
+        }
+    }
+
+    /// Every request has its line in the access log; a client that left is no error of ours.
+    fn suppress_error_log(&self, _session: &Session, _ctx: &Ctx, error: &Error) -> bool {
+        *error.etype() == ErrorType::ConnectionClosed
+    }
+
+    fn request_summary(&self, session: &Session, ctx: &Ctx) -> String {
+        let head = session.req_header();
+        format!("id={} {} {}", ctx.request_id, head.method, head.uri.path())
+    }
+}
+
+fn remove(edits: &HeaderEdits, mut remove: impl FnMut(&http::HeaderName)) {
+    edits.removes().for_each(&mut remove);
+}
+
+/// A client that takes no byte for this long is gone.
+const CLIENT_WRITE_MAX: Duration = Duration::from_secs(60);

@@ -1,0 +1,139 @@
+//! Writing answers: the upstream's head made ours, and answers of our own.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use pingora::http::ResponseHeader;
+use pingora::proxy::{ProxyHttp, Session};
+
+use super::Edge;
+use super::context::Ctx;
+use crate::api;
+use crate::config::Dialect;
+use crate::error::Refusal;
+use crate::ledger::Ledger;
+use crate::till::CashuToken;
+
+/// How the end of a body is told to the client.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Framing {
+    Length(usize),
+    Unknown,
+}
+
+impl<L: Ledger> Edge<L> {
+    /// Turns the upstream's head into the client's and writes it.
+    pub(super) async fn write_head(
+        &self,
+        session: &mut Session,
+        ctx: &mut Ctx,
+        mut head: ResponseHeader,
+        framing: Framing,
+    ) -> pingora::Result<()> {
+        self.prepare_head(session, ctx, &mut head, framing).await?;
+        session.write_response_header(Box::new(head), false).await
+    }
+
+    /// The hook's edits first, then the framing, which is always ours.
+    pub(super) async fn prepare_head(
+        &self,
+        session: &mut Session,
+        ctx: &mut Ctx,
+        head: &mut ResponseHeader,
+        framing: Framing,
+    ) -> pingora::Result<()> {
+        self.response_filter(session, head, ctx).await?;
+        head.set_version(http::Version::HTTP_11);
+        match framing {
+            Framing::Length(bytes) => head.insert_header(CONTENT_LENGTH, bytes),
+            // An HTTP/1.0 client reads until the connection ends.
+            Framing::Unknown if session.req_header().version == http::Version::HTTP_11 => {
+                head.insert_header(TRANSFER_ENCODING, "chunked")
+            }
+            Framing::Unknown => Ok(()),
+        }
+    }
+
+    /// Answers with a refusal. `ecash` is the untouched token or the change, if there is one.
+    pub(super) async fn refuse(
+        &self,
+        session: &mut Session,
+        ctx: &mut Ctx,
+        refusal: &Refusal,
+        per_request: bool,
+        ecash: Option<&CashuToken>,
+    ) -> pingora::Result<()> {
+        if ctx.log.ended.is_empty() {
+            ctx.log.ended = refusal.code();
+        }
+        let (status, mut lines, body) =
+            api::render(refusal, &ctx.request_id, self.config.dialect);
+        lines.extend(api::cors_headers());
+        if per_request {
+            lines.push(api::never_retry());
+        }
+        if let Some(ecash) = ecash {
+            lines.extend(api::cashu_headers(ecash.reveal(), self.config.refunds_alias));
+        }
+        self.write_whole(session, status, lines, body).await
+    }
+
+    /// Refuses and closes a connection on which a body is still arriving. The body is read away
+    /// for a while first: closing on unread bytes would reset the connection, and the client
+    /// would lose the answer that says why.
+    pub(super) async fn refuse_early(
+        &self,
+        session: &mut Session,
+        ctx: &mut Ctx,
+        refusal: &Refusal,
+        per_request: bool,
+        ecash: Option<&CashuToken>,
+    ) -> pingora::Result<()> {
+        session.set_keepalive(None);
+        self.refuse(session, ctx, refusal, per_request, ecash).await?;
+        let drain = async {
+            let mut drained: usize = 0;
+            while let Ok(Some(chunk)) = session.read_request_body().await {
+                drained = drained.saturating_add(chunk.len());
+                if drained > DRAINED_BYTES_MAX {
+                    break;
+                }
+            }
+        };
+        // Whether it was drained or not, the connection closes.
+        drop(tokio::time::timeout(DRAIN_TIME_MAX, drain).await);
+        Ok(())
+    }
+
+    pub(super) async fn write_whole(
+        &self,
+        session: &mut Session,
+        status: http::StatusCode,
+        lines: api::HeaderList,
+        body: Bytes,
+    ) -> pingora::Result<()> {
+        let mut head = ResponseHeader::build(status, Some(lines.len().saturating_add(1)))?;
+        for (name, value) in lines {
+            head.append_header(name, value)?;
+        }
+        if !head.headers.contains_key(CONTENT_LENGTH) && status != http::StatusCode::NO_CONTENT {
+            head.insert_header(CONTENT_LENGTH, body.len())?;
+        }
+        session.write_response_header(Box::new(head), false).await?;
+        session.write_response_body(Some(body), true).await
+    }
+}
+
+/// The event that says that a stream has failed, in the shape the OpenAI SDKs raise.
+pub(super) fn error_event(refusal: &Refusal, request_id: &str) -> Bytes {
+    let (_, _, body) = api::render(refusal, request_id, Dialect::Reference);
+    let mut event = b"data: ".to_vec();
+    event.extend_from_slice(&body);
+    event.extend_from_slice(b"\n\n");
+    event.into()
+}
+
+/// What is read of a refused body before the connection closes on the rest.
+const DRAINED_BYTES_MAX: usize = 64 << 20;
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);

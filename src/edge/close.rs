@@ -1,0 +1,75 @@
+//! The one place where a request ends with the ledger.
+//!
+//! Whatever happened, the open reservation is taken out of the stage exactly once and settled
+//! at what the meter concluded, or released when nothing was delivered. A ledger that does not
+//! answer leaves the cost as accrued on the dropped reservation, which the reaper ends.
+
+use super::Edge;
+use super::context::{Ctx, Stage};
+use crate::crash::{self, Step};
+use crate::ids::AccountId;
+use crate::ledger::{Ledger, Receipt, Record};
+use crate::money::Msat;
+use crate::till::{CashuToken, RefundAsk};
+
+/// How a reservation ended, and to whom its change goes.
+pub(super) struct Closed {
+    pub(super) receipt: Option<Receipt>,
+    pub(super) change_for: Option<AccountId>,
+}
+
+impl<L: Ledger> Edge<L> {
+    /// Ends the reservation if one is open; afterwards none is.
+    pub(super) async fn close(&self, ctx: &mut Ctx) -> Closed {
+        let stage = std::mem::replace(&mut ctx.stage, Stage::Closed);
+        let Stage::Reserved(ticket) = stage else {
+            ctx.stage = stage;
+            return Closed { receipt: None, change_for: None };
+        };
+        let verdict = ticket.verdict(&ctx.meter.usage());
+        let accrued = ticket.reservation.accrued();
+        let ended = match &verdict {
+            None => self.till.ledger().release(ticket.reservation).await,
+            Some(verdict) => {
+                let record = Record {
+                    request_id: ctx.request_id.clone(),
+                    model: ticket.offer.model.id.clone(),
+                    usage_source: verdict.source.name(),
+                    input_tokens: verdict.tokens.input,
+                    cached_input_tokens: verdict.tokens.cached_input,
+                    output_tokens: verdict.tokens.output,
+                };
+                let cost = verdict.cost.total;
+                self.till.ledger().settle(ticket.reservation, cost, record).await
+            }
+        };
+        ctx.log.verdict = verdict;
+        let receipt = match ended {
+            Ok(receipt) => Some(receipt),
+            Err(unsettled) => {
+                accrued.note(verdict.map_or(Msat::ZERO, |verdict| verdict.cost.total));
+                log::error!("request {}: left to the reaper: {}", ctx.request_id, unsettled.why);
+                None
+            }
+        };
+        ctx.log.receipt = receipt;
+        crash::point(Step::Settled);
+        Closed { receipt, change_for: ticket.wants_change.then_some(ticket.payer) }
+    }
+
+    /// The change of a request paid by `X-Cashu`. `None` when there is none, or when it cannot
+    /// be composed right now and is claimed instead.
+    pub(super) async fn change(&self, closed: Closed) -> Option<CashuToken> {
+        let account = closed.change_for?;
+        if closed.receipt?.available == Msat::ZERO {
+            return None;
+        }
+        match self.till.refund(account, RefundAsk::default()).await {
+            Ok(refunded) => Some(refunded.cashu_token),
+            Err(refused) => {
+                log::info!("change is left to be claimed: {refused}");
+                None
+            }
+        }
+    }
+}

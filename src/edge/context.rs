@@ -1,0 +1,150 @@
+//! What one request carries from hook to hook.
+//!
+//! [`Stage`] is the state machine that money depends on; everything else here is for the log.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use lua_free_filters::{Tokens, Usage};
+
+use super::meter::Meter;
+use crate::clock::Stopwatch;
+use crate::ids::AccountId;
+use crate::ledger::{Accrued, Receipt, Reservation};
+use crate::money::Msat;
+use crate::pricing::{self, Cost, Offer};
+use crate::upstream::Upstream;
+
+/// The state of one request; dropped with it, whatever happens.
+#[derive(Debug)]
+pub struct Ctx {
+    pub(super) request_id: String,
+    pub(super) started: Stopwatch,
+    pub(super) stage: Stage,
+    pub(super) meter: Meter,
+    /// The upstream being asked, or the one that answered.
+    pub(super) candidate: Option<Arc<Upstream>>,
+    /// Header lines that the head of this answer gets besides the upstream's own.
+    pub(super) added: crate::api::HeaderList,
+    pub(super) log: LogLine,
+    pub(super) _open: Open,
+}
+
+/// What the access log says of a request, known step by step.
+#[derive(Debug, Default)]
+pub(super) struct LogLine {
+    pub(super) model: String,
+    pub(super) reserved: Msat,
+    pub(super) verdict: Option<Verdict>,
+    pub(super) receipt: Option<Receipt>,
+    pub(super) ended: &'static str,
+}
+
+/// Where a request stands with the ledger.
+#[derive(Debug)]
+pub(super) enum Stage {
+    /// Nothing is reserved, nothing may be forwarded.
+    Unpaid,
+    /// A reservation is open; it ends in `close` and nowhere else.
+    Reserved(Ticket),
+    /// The reservation has ended.
+    Closed,
+}
+
+/// The right to be forwarded.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    pub(super) reservation: Reservation,
+    pub(super) accrued: Accrued,
+    pub(super) offer: Arc<Offer>,
+    /// What the account had left beside this reservation when it was made.
+    pub(super) available: Msat,
+    pub(super) body_bytes: u64,
+    pub(super) payer: AccountId,
+    /// Paid by `X-Cashu`: what is left goes back with the answer.
+    pub(super) wants_change: bool,
+}
+
+impl Ticket {
+    /// What this usage costs and where the figure came from. `None`: nothing was delivered.
+    pub(super) fn verdict(&self, usage: &Usage) -> Option<Verdict> {
+        let (tokens, source) = match usage {
+            Usage::Reported(tokens) => (*tokens, UsageSource::Upstream),
+            Usage::Partial(delivered) => {
+                (pricing::estimate(self.body_bytes, delivered), UsageSource::Estimated)
+            }
+            Usage::Nothing => return None,
+        };
+        Some(Verdict { tokens, source, cost: self.offer.price.cost(&tokens) })
+    }
+
+    /// What the account will have when this request has cost `cost`, other requests aside.
+    pub(super) fn remaining(&self, cost: Msat) -> Msat {
+        let returned = self.reservation.amount.saturating_sub(cost);
+        let beyond = cost.saturating_sub(self.reservation.amount);
+        self.available.saturating_add(returned).saturating_sub(beyond)
+    }
+}
+
+/// What a request is charged for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Verdict {
+    pub(super) tokens: Tokens,
+    pub(super) source: UsageSource,
+    pub(super) cost: Cost,
+}
+
+/// How much the usage can be trusted (`usage_source` in receipt and log).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum UsageSource {
+    Upstream,
+    Estimated,
+}
+
+impl UsageSource {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Upstream => "upstream",
+            Self::Estimated => "estimated",
+        }
+    }
+}
+
+/// Counts this request among the open ones until it is dropped; draining waits for zero.
+#[derive(Debug)]
+pub(super) struct Open(Arc<AtomicUsize>);
+
+impl Open {
+    pub(super) fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count.clone())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Ctx {
+    pub(super) fn new(open: &Arc<AtomicUsize>) -> Self {
+        Self {
+            request_id: String::new(),
+            started: Stopwatch::start(),
+            stage: Stage::Unpaid,
+            meter: Meter::Nothing,
+            candidate: None,
+            added: Vec::new(),
+            log: LogLine::default(),
+            _open: Open::new(open),
+        }
+    }
+
+    pub(super) fn ticket(&self) -> Option<&Ticket> {
+        match &self.stage {
+            Stage::Reserved(ticket) => Some(ticket),
+            Stage::Unpaid | Stage::Closed => None,
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! One exchange: a paid request goes to an upstream and its answer to the client.
+//!
+//! There is one exchange for every billable request, made on Pingora's connector, because
+//! Pingora's own loop can neither hold a head until the cost is known nor await at the end of a
+//! body. It calls the `ProxyHttp` hooks in their usual order and has two ways to answer:
+//!
+//! * *flowing*: an event stream paid by key. The head leaves at once, every event as it
+//!   arrives; the settle is sent just before the last byte, and not waited for.
+//! * *held*: a document, or anything paid by `X-Cashu`. The head waits for the cost and the
+//!   change. Beyond `limits.held_bytes_max` it flows after all, and the change is claimed.
+
+use bytes::{Bytes, BytesMut};
+use lua_free_filters::End;
+use pingora::http::ResponseHeader;
+use pingora::proxy::{ProxyHttp, Session};
+use pingora::{Error, ErrorType};
+
+use super::Edge;
+use super::answer::{self, Framing};
+use super::context::{Ctx, Verdict};
+use super::meter::Meter;
+use super::order::Order;
+use super::origin::{Asked, Broke, Origin, unreadable};
+use crate::api;
+use crate::crash::{self, Step};
+use crate::error::Refusal;
+use crate::ledger::Ledger;
+use crate::till::CashuToken;
+
+impl<L: Ledger> Edge<L> {
+    /// Forwards an order whose ceiling is reserved. Returns when the client has its answer, or
+    /// with an error when its connection must not be used any more.
+    pub(super) async fn exchange(
+        &self,
+        session: &mut Session,
+        ctx: &mut Ctx,
+        order: &Order,
+    ) -> pingora::Result<()> {
+        let origin = match self.ask(session, ctx, order).await {
+            Ok(origin) => origin,
+            Err(Asked::ClientGone) => return self.client_gone(ctx).await,
+            Err(Asked::Refused(refusal)) => return self.refuse_paid(session, ctx, refusal).await,
+        };
+        if !origin.head.status.is_success() {
+            return self.pass_on_mistake(session, ctx, origin).await;
+        }
+        ctx.meter = match content_type(&origin.head) {
+            Content::EventStream => Meter::stream(order.show_usage),
+            Content::Json => Meter::json(),
+            Content::Other => return self.refuse_paid(session, ctx, unreadable()).await,
+        };
+        let flows = matches!(ctx.meter, Meter::Stream { .. })
+            && ctx.ticket().is_some_and(|ticket| !ticket.wants_change);
+        if flows {
+            let head = origin.head.clone();
+            self.write_head(session, ctx, head, Framing::Unknown).await?;
+            self.flow(session, ctx, origin).await
+        } else {
+            self.hold(session, ctx, origin).await
+        }
+    }
+
+    /// Passes the body on as it comes; the head has left.
+    async fn flow(
+        &self,
+        session: &mut Session,
+        ctx: &mut Ctx,
+        mut origin: Origin,
+    ) -> pingora::Result<()> {
+        loop {
+            match origin.next(session).await {
+                Ok(Some(chunk)) => {
+                    crash::point(Step::Streaming);
+                    let mut body = Some(chunk);
+                    self.response_body_filter(session, &mut body, false, ctx)?;
+                    self.note_accrued(ctx);
+                    if session.write_response_body(body, false).await.is_err() {
+                        return self.client_gone(ctx).await;
+                    }
+                }
+                Ok(None) if origin.ends_with_the_connection() && !ctx.meter.done() => {
+                    return self.break_off(session, ctx, &Broke::Cut).await;
+                }
+                Ok(None) => break,
+                Err(Broke::ClientGone) => return self.client_gone(ctx).await,
+                Err(broke) => return self.break_off(session, ctx, &broke).await,
+            }
+        }
+        crash::point(Step::StreamEnded);
+        let mut tail = None;
+        self.response_body_filter(session, &mut tail, true, ctx)?;
+        self.put_back(origin).await;
+        // The settle is on its way to the ledger before the client sees the end, so whatever
+        // it asks next is answered after it; nobody waits for it to return.
+        let (_closed, written) =
+            tokio::join!(self.close(ctx), session.write_response_body(tail, true));
+        crash::point(Step::Delivered);
+        written
+    }
+
+    /// Collects the whole answer, then its cost and change, and sends all of it.
+    async fn hold(
+        &self,
+        session: &mut Session,
+        ctx: &mut Ctx,
+        mut origin: Origin,
+    ) -> pingora::Result<()> {
+        let mut held = BytesMut::new();
+        loop {
+            match origin.next(session).await {
+                Ok(Some(chunk)) => {
+                    crash::point(Step::Streaming);
+                    let mut body = Some(chunk);
+                    self.response_body_filter(session, &mut body, false, ctx)?;
+                    held.extend_from_slice(&body.unwrap_or_default());
+                }
+                Ok(None) if origin.ends_with_the_connection() && held_is_cut(ctx) => {
+                    return self.refuse_undelivered(session, ctx, Broke::Cut.refusal()).await;
+                }
+                Ok(None) => break,
+                Err(Broke::ClientGone) => {
+                    ctx.meter = Meter::Nothing;
+                    return self.client_gone(ctx).await;
+                }
+                Err(broke) => {
+                    return self.refuse_undelivered(session, ctx, broke.refusal()).await;
+                }
+            }
+            let total = held.len().saturating_add(ctx.meter.held());
+            if total > self.config.limits.held_bytes_max {
+                held.extend_from_slice(&ctx.meter.overflow());
+                return self.let_go(session, ctx, origin, held.freeze()).await;
+            }
+        }
+        crash::point(Step::StreamEnded);
+        let mut tail = None;
+        if self.response_body_filter(session, &mut tail, true, ctx).is_err() {
+            return self.refuse_undelivered(session, ctx, unreadable()).await;
+        }
+        held.extend_from_slice(&tail.unwrap_or_default());
+        let head = origin.head.clone();
+        self.put_back(origin).await;
+        self.deliver(session, ctx, head, held.freeze()).await
+    }
+
+    /// Sends a held answer whose cost is known.
+    async fn deliver(
+        &self,
+        session: &mut Session,
+        ctx: &mut Ctx,
+        head: ResponseHeader,
+        body: Bytes,
+    ) -> pingora::Result<()> {
+        let verdict = ctx.ticket().and_then(|ticket| ticket.verdict(&ctx.meter.usage()));
+        ctx.added.extend(cost_headers(verdict));
+        if ctx.ticket().is_some_and(|ticket| ticket.wants_change) {
+            let closed = self.close(ctx).await;
+            let change = self.change(closed).await;
+            self.add_change(ctx, change.as_ref());
+        }
+        let framing = Framing::Length(body.len());
+        let mut head = head;
+        self.prepare_head(session, ctx, &mut head, framing).await?;
+        let write = async {
+            session.write_response_header(Box::new(head), false).await?;
+            session.write_response_body(Some(body), true).await
+        };
+        // As in `flow`: sent before the first byte of the answer, not waited for by it.
+        let (_closed, written) = tokio::join!(self.close(ctx), write);
+        crash::point(Step::Delivered);
+        written
+    }
+
+    /// The answer outgrew what is held: head and body go out, change is left to be claimed.
+    async fn let_go(
+        &self,
+        session: &mut Session,
+        ctx: &mut Ctx,
+        origin: Origin,
+        held: Bytes,
+    ) -> pingora::Result<()> {
+        let head = origin.head.clone();
+        self.write_head(session, ctx, head, Framing::Unknown).await?;
+        if session.write_response_body(Some(held), false).await.is_err() {
+            return self.client_gone(ctx).await;
+        }
+        self.flow(session, ctx, origin).await
+    }
+
+    /// An upstream's 4xx that is the client's own mistake, with its body, for nothing.
+    async fn pass_on_mistake(
+        &self,
+        session: &mut Session,
+        ctx: &mut Ctx,
+        mut origin: Origin,
+    ) -> pingora::Result<()> {
+        let mut body = BytesMut::new();
+        loop {
+            match origin.next(session).await {
+                Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+                Ok(None) => break,
+                Err(Broke::ClientGone) => return self.client_gone(ctx).await,
+                Err(broke) => return self.refuse_paid(session, ctx, broke.refusal()).await,
+            }
+            if body.len() > MISTAKE_BYTES_MAX {
+                return self.refuse_paid(session, ctx, unreadable()).await;
+            }
+        }
+        let closed = self.close(ctx).await;
+        if closed.change_for.is_some() {
+            ctx.added.push(api::never_retry());
+        }
+        let change = self.change(closed).await;
+        self.add_change(ctx, change.as_ref());
+        let mut head = origin.head.clone();
+        self.put_back(origin).await;
+        self.prepare_head(session, ctx, &mut head, Framing::Length(body.len())).await?;
+        session.write_response_header(Box::new(head), false).await?;
+        session.write_response_body(Some(body.freeze()), true).await
+    }
+
+    /// Ends a paid request with an answer of ours. What was held of the upstream's never
+    /// reached the client, so it is not charged.
+    async fn refuse_undelivered(
+        &self,
+        session: &mut Session,
+        ctx: &mut Ctx,
+        refusal: Refusal,
+    ) -> pingora::Result<()> {
+        ctx.meter = Meter::Nothing;
+        self.refuse_paid(session, ctx, refusal).await
+    }
+
+    /// Ends a paid request with an answer of ours, before any of the upstream's was sent.
+    async fn refuse_paid(
+        &self,
+        session: &mut Session,
+        ctx: &mut Ctx,
+        refusal: Refusal,
+    ) -> pingora::Result<()> {
+        let closed = self.close(ctx).await;
+        let per_request = closed.change_for.is_some();
+        let change = self.change(closed).await;
+        let write = self.refuse(session, ctx, &refusal, per_request, change.as_ref()).await;
+        crash::point(Step::Delivered);
+        write
+    }
+
+    /// The upstream broke while its answer was flowing. The client must see that: it gets an
+    /// error event, and no end of the body.
+    async fn break_off(
+        &self,
+        session: &mut Session,
+        ctx: &mut Ctx,
+        broke: &Broke,
+    ) -> pingora::Result<()> {
+        let was_stream = matches!(ctx.meter, Meter::Stream { .. });
+        ctx.log.ended = "upstream broke";
+        self.end_meter(ctx, End::Broken);
+        if was_stream {
+            let event = answer::error_event(&broke.refusal(), &ctx.request_id);
+            let write = session.write_response_body(Some(event), false);
+            let (_closed, _written) = tokio::join!(self.close(ctx), write);
+        } else {
+            self.close(ctx).await;
+        }
+        Error::e_explain(ErrorType::ConnectionClosed, "the upstream broke mid-stream")
+    }
+
+    /// The client left. The upstream is dropped, and what was delivered is charged.
+    async fn client_gone(&self, ctx: &mut Ctx) -> pingora::Result<()> {
+        ctx.log.ended = "client gone";
+        self.end_meter(ctx, End::Broken);
+        self.close(ctx).await;
+        Error::e_explain(ErrorType::ConnectionClosed, "the client left")
+    }
+
+    fn end_meter(&self, ctx: &mut Ctx, end: End) {
+        if let Meter::Stream { .. } = ctx.meter {
+            // What is still held back is half an event, which nobody gets.
+            drop(ctx.meter.finish(end, &mut |_| String::new()));
+        }
+    }
+
+    /// Keeps the reservation's accrued cost at what has been delivered.
+    fn note_accrued(&self, ctx: &Ctx) {
+        if let Some(ticket) = ctx.ticket()
+            && let Some(verdict) = ticket.verdict(&ctx.meter.usage())
+        {
+            ticket.accrued.note(verdict.cost.total);
+        }
+    }
+
+    fn add_change(&self, ctx: &mut Ctx, change: Option<&CashuToken>) {
+        if let Some(change) = change {
+            ctx.added.extend(api::cashu_headers(change.reveal(), self.config.refunds_alias));
+        }
+    }
+}
+
+enum Content {
+    EventStream,
+    Json,
+    Other,
+}
+
+fn content_type(head: &ResponseHeader) -> Content {
+    let value = head.headers.get(http::header::CONTENT_TYPE);
+    let text = value.and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let essence = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    match essence.as_str() {
+        "text/event-stream" => Content::EventStream,
+        "application/json" => Content::Json,
+        _ if essence.ends_with("+json") => Content::Json,
+        _ => Content::Other,
+    }
+}
+
+/// A held answer without framing of its own is complete only if it says so itself.
+fn held_is_cut(ctx: &Ctx) -> bool {
+    matches!(ctx.meter, Meter::Stream { .. }) && !ctx.meter.done()
+}
+
+fn cost_headers(verdict: Option<Verdict>) -> api::HeaderList {
+    let Some(Verdict { cost, .. }) = verdict else { return api::HeaderList::new() };
+    let line = |name, amount: crate::money::Msat| {
+        (http::HeaderName::from_static(name), http::HeaderValue::from(amount.get()))
+    };
+    let input = cost.input.saturating_add(cost.cache_read);
+    vec![
+        line("x-routstr-cost-msats", cost.total),
+        line("x-routstr-input-cost-msats", input),
+        line("x-routstr-output-cost-msats", cost.output),
+    ]
+}
+
+/// The largest error body of an upstream that is passed on.
+const MISTAKE_BYTES_MAX: usize = 1 << 20;

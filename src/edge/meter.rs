@@ -1,0 +1,122 @@
+//! The meter of one answer: a tap of the filters crate and what it has concluded.
+
+use bytes::{Bytes, BytesMut};
+use lua_free_filters::{ChatJson, ChatStream, Delivered, End, NotJson, Tokens, Usage};
+
+/// Reads usage from an answer's body as it passes, and makes the edits WIRE.md section 5 names.
+#[derive(Debug)]
+pub(super) enum Meter {
+    /// There is nothing to meter, or nothing of it reaches the client.
+    Nothing,
+    /// An event stream; `verdict` is set when it has ended.
+    Stream { tap: Box<ChatStream>, verdict: Option<Usage> },
+    /// A JSON document, held until it is whole.
+    Json { held: BytesMut, verdict: Option<Usage> },
+    /// A document too large to hold: its bytes pass and are counted.
+    Opaque { bytes: u64 },
+}
+
+impl Meter {
+    pub(super) fn stream(show_usage: bool) -> Self {
+        Self::Stream { tap: Box::new(ChatStream::new(show_usage)), verdict: None }
+    }
+
+    pub(super) fn json() -> Self {
+        Self::Json { held: BytesMut::new(), verdict: None }
+    }
+
+    /// Takes one piece of the upstream's body, answers what is ready for the client.
+    pub(super) fn push(
+        &mut self,
+        chunk: Bytes,
+        annotate: &mut dyn FnMut(&Tokens) -> String,
+    ) -> Bytes {
+        match self {
+            Self::Nothing => chunk,
+            Self::Stream { tap, .. } => tap.push(chunk, annotate),
+            Self::Json { held, .. } => {
+                held.extend_from_slice(&chunk);
+                Bytes::new()
+            }
+            Self::Opaque { bytes } => {
+                *bytes = bytes.saturating_add(u64::try_from(chunk.len()).unwrap_or(u64::MAX));
+                chunk
+            }
+        }
+    }
+
+    /// The answer is over. Answers what was still held back and may go to the client; a
+    /// document that is not JSON is given back as an error, unread.
+    pub(super) fn finish(
+        &mut self,
+        end: End,
+        annotate: &mut dyn FnMut(&Tokens) -> String,
+    ) -> Result<Bytes, NotJson> {
+        match self {
+            Self::Nothing | Self::Opaque { .. } => Ok(Bytes::new()),
+            Self::Stream { tap, verdict } => {
+                let (rest, usage) = tap.finish(end);
+                *verdict = Some(usage);
+                Ok(rest)
+            }
+            Self::Json { held, verdict } => {
+                let body = std::mem::take(held).freeze();
+                let answer = ChatJson::read(&body)?;
+                let Some(tokens) = &answer.usage else {
+                    *verdict = Some(Usage::Partial(answer.delivered));
+                    return Ok(body);
+                };
+                *verdict = Some(Usage::Reported(*tokens));
+                Ok(ChatJson::annotate(&body, &answer, &annotate(tokens)).into())
+            }
+        }
+    }
+
+    /// Bytes held back, for the bound on what an exchange may hold.
+    pub(super) fn held(&self) -> usize {
+        match self {
+            Self::Json { held, .. } => held.len(),
+            Self::Nothing | Self::Stream { .. } | Self::Opaque { .. } => 0,
+        }
+    }
+
+    /// Gives up holding: what was held goes out and the rest passes, counted.
+    pub(super) fn overflow(&mut self) -> Bytes {
+        let Self::Json { held, .. } = self else { return Bytes::new() };
+        let body = std::mem::take(held).freeze();
+        *self = Self::Opaque { bytes: u64::try_from(body.len()).unwrap_or(u64::MAX) };
+        body
+    }
+
+    /// What has been delivered so far, for what a dead process would be charged.
+    pub(super) fn delivered(&self) -> Delivered {
+        match self {
+            Self::Stream { tap, .. } => tap.delivered(),
+            Self::Opaque { bytes } => Delivered { events: 1, text_bytes: *bytes },
+            Self::Nothing | Self::Json { .. } => Delivered::default(),
+        }
+    }
+
+    /// An event stream said that it failed.
+    pub(super) fn errored(&self) -> bool {
+        matches!(self, Self::Stream { tap, .. } if tap.errored())
+    }
+
+    /// An event stream said that it is complete.
+    pub(super) fn done(&self) -> bool {
+        matches!(self, Self::Stream { tap, .. } if tap.done())
+    }
+
+    /// What the upstream did, as far as it was delivered.
+    pub(super) fn usage(&self) -> Usage {
+        match self {
+            Self::Stream { verdict: Some(usage), .. } | Self::Json { verdict: Some(usage), .. } => {
+                usage.clone()
+            }
+            Self::Nothing | Self::Json { verdict: None, .. } => Usage::Nothing,
+            Self::Stream { verdict: None, .. } | Self::Opaque { .. } => {
+                Usage::Partial(self.delivered())
+            }
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! What is asked and who pays: from the request's head and body to an open reservation.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use lua_free_filters::{Credential, CredentialRefusal, PeekRefusal, Route, credential, peek, rewrite};
+use pingora::proxy::Session;
+
+use super::Edge;
+use super::context::{Ctx, Stage, Ticket};
+use crate::api;
+use crate::clock::UnixMs;
+use crate::config::CostChunk;
+use crate::crash::{self, Step};
+use crate::error::{Kind, Refusal};
+use crate::ids::{AccountId, ApiKey, ReservationId};
+use crate::ledger::{Admission, Admitted, Denied, Ledger};
+use crate::money::Msat;
+use crate::pricing::Offer;
+use crate::till::{CashuToken, RedeemRefused};
+
+/// Who pays.
+#[derive(Debug)]
+pub(super) struct Payer {
+    pub(super) account: AccountId,
+    /// What can be redeemed if the account does not exist yet.
+    pub(super) cashu_token: Option<CashuToken>,
+    /// Shown in `X-Cashu`: this request is paid by it, and what is left goes back.
+    pub(super) per_request: bool,
+}
+
+/// What is asked for, priced.
+#[derive(Debug)]
+pub(super) struct Order {
+    pub(super) route: Route,
+    pub(super) offer: Arc<Offer>,
+    /// The body as the upstream gets it.
+    pub(super) body: Bytes,
+    /// The length of the body as the client sent it: what the ceiling counts.
+    pub(super) body_bytes: u64,
+    pub(super) show_usage: bool,
+    pub(super) ceiling: Msat,
+}
+
+/// A refusal, and whether a token that came with the request certainly is untouched.
+#[derive(Debug)]
+pub(super) struct Refused {
+    pub(super) refusal: Refusal,
+    pub(super) untouched: bool,
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, untouched: true }
+    }
+}
+
+/// Reads who pays from the head.
+pub(super) fn payer(session: &Session, missing_status: u16) -> Result<Payer, Refusal> {
+    let headers = &session.req_header().headers;
+    let text = |name: &str| match headers.get(name).map(|value| value.to_str()) {
+        None => Ok(None),
+        Some(Ok(text)) => Ok(Some(text)),
+        Some(Err(_)) => Err(malformed()),
+    };
+    let shown = credential(text("x-cashu")?, text("authorization")?).map_err(|why| match why {
+        CredentialRefusal::Missing => missing().status(missing_status),
+        CredentialRefusal::Malformed => malformed(),
+    })?;
+    Ok(match shown {
+        Credential::ApiKey(key) => Payer {
+            account: ApiKey::presented(key).account(),
+            cashu_token: None,
+            per_request: false,
+        },
+        Credential::CashuBearer(text) => by_token(text, false),
+        Credential::Cashu(text) => by_token(text, true),
+    })
+}
+
+fn by_token(text: &str, per_request: bool) -> Payer {
+    Payer {
+        account: ApiKey::of_cashu_token(text).account(),
+        cashu_token: Some(CashuToken::new(text)),
+        per_request,
+    }
+}
+
+fn missing() -> Refusal {
+    Refusal::new(
+        Kind::AuthenticationFailed,
+        "missing_api_key",
+        "send a key or a Cashu token as `Authorization: Bearer …`, or a Cashu token as `X-Cashu`",
+    )
+}
+
+fn malformed() -> Refusal {
+    Refusal::new(
+        Kind::AuthenticationFailed,
+        "invalid_api_key",
+        "the credential is neither a key nor a Cashu token",
+    )
+}
+
+/// Reads a request's body, up to `bytes_max`.
+///
+/// # Errors
+/// Too large: 413, and the connection is closed after the answer. Broken off: the client went.
+pub(super) async fn read_body(
+    session: &mut Session,
+    bytes_max: usize,
+) -> pingora::Result<Result<Bytes, Refusal>> {
+    let announced = session
+        .req_header()
+        .headers
+        .get(http::header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    if announced.is_some_and(|bytes| bytes > bytes_max) {
+        return Ok(Err(api::body_too_large(bytes_max)));
+    }
+    if session.req_header().headers.contains_key(http::header::EXPECT) {
+        session.write_continue_response().await?;
+    }
+    let mut body = BytesMut::with_capacity(announced.unwrap_or(0));
+    while let Some(chunk) = session.read_request_body().await? {
+        if body.len().saturating_add(chunk.len()) > bytes_max {
+            return Ok(Err(api::body_too_large(bytes_max)));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Ok(body.freeze()))
+}
+
+impl<L: Ledger> Edge<L> {
+    /// Reads and prices a body: what is refused here has cost nothing and asked nobody.
+    pub(super) fn order(&self, route: Route, body: Bytes) -> Result<Order, Refusal> {
+        let peeked = peek::chat(&body).map_err(peek_refusal)?;
+        let offer = self
+            .prices
+            .find(&peeked.model)
+            .ok_or_else(api::model_not_found)?
+            .clone();
+        let model = &offer.model;
+        let output_limit = peeked.output_limit.unwrap_or(model.max_output_tokens);
+        let body_bytes = u64::try_from(body.len()).unwrap_or(u64::MAX);
+        let ceiling = offer.price.ceiling(body_bytes, output_limit, peeked.n);
+        let mut splices = Vec::new();
+        splices.extend(rewrite::ask_usage(&peeked));
+        if peeked.model != Cow::Borrowed(model.upstream_model.as_str()) {
+            splices.push(rewrite::model_name(&peeked, &model.upstream_model));
+        }
+        let show_usage =
+            peeked.include_usage || self.config.cost_chunk == CostChunk::Always;
+        let rewritten =
+            if splices.is_empty() { body.clone() } else { rewrite::apply(&body, splices).into() };
+        Ok(Order { route, body: rewritten, body_bytes, show_usage, ceiling, offer })
+    }
+
+    /// Reserves the ceiling, redeeming the payer's token first if its account is new.
+    pub(super) async fn reserve(
+        &self,
+        ctx: &mut Ctx,
+        payer: &Payer,
+        order: &Order,
+    ) -> Result<(), Refused> {
+        // Before anything was redeemed the token is as the client sent it.
+        let denied = match self.admit(payer, order).await.map_err(Refused::from)? {
+            Ok(admitted) => return Ok(self.reserved(ctx, payer, order, admitted)),
+            Err(denied) => denied,
+        };
+        let (Denied::NoAccount, Some(cashu_token)) = (denied, &payer.cashu_token) else {
+            return Err(denied_refusal(denied, payer, order));
+        };
+        self.till
+            .redeem(cashu_token.reveal(), payer.account.clone(), order.ceiling)
+            .await
+            .map_err(|refused| redeem_refused(&refused))?;
+        let taken = |refusal| Refused { refusal, untouched: false };
+        match self.admit(payer, order).await.map_err(taken)? {
+            Ok(admitted) => Ok(self.reserved(ctx, payer, order, admitted)),
+            Err(denied) => Err(denied_refusal(denied, payer, order)),
+        }
+    }
+
+    async fn admit(
+        &self,
+        payer: &Payer,
+        order: &Order,
+    ) -> Result<Result<Admitted, Denied>, Refusal> {
+        let ask = Admission {
+            reservation: ReservationId::fresh(),
+            account: payer.account.clone(),
+            ceiling: order.ceiling,
+            deadline: UnixMs::now().plus(self.config.reservation.lifetime),
+        };
+        self.till.ledger().admit(ask).await.map_err(|error| {
+            log::error!("admission: {error}");
+            Refusal::ledger_unavailable()
+        })
+    }
+
+    fn reserved(&self, ctx: &mut Ctx, payer: &Payer, order: &Order, admitted: Admitted) {
+        ctx.log.reserved = order.ceiling;
+        ctx.stage = Stage::Reserved(Ticket {
+            accrued: admitted.reservation.accrued(),
+            reservation: admitted.reservation,
+            offer: order.offer.clone(),
+            available: admitted.available,
+            body_bytes: order.body_bytes,
+            payer: payer.account.clone(),
+            wants_change: payer.per_request,
+        });
+        crash::point(Step::Reserved);
+    }
+}
+
+fn peek_refusal(refusal: PeekRefusal) -> Refusal {
+    match refusal {
+        PeekRefusal::Field { field, message } => Refusal::field(field, message),
+        PeekRefusal::NotJson { .. } | PeekRefusal::NotAnObject => {
+            Refusal::new(Kind::InvalidRequest, "invalid_json", refusal.to_string())
+        }
+    }
+}
+
+fn redeem_refused(refused: &RedeemRefused) -> Refused {
+    Refused { refusal: api::redeem_refusal(refused), untouched: refused.is_untouched() }
+}
+
+/// Why the ledger refused, in the client's words. A token seen here has an account, so it was
+/// redeemed before and is not echoed.
+fn denied_refusal(denied: Denied, payer: &Payer, order: &Order) -> Refused {
+    let refusal = match denied {
+        Denied::NoAccount => Refusal::key_not_found(),
+        Denied::Insufficient { account_idle: true, .. } if payer.per_request => {
+            api::redeem_refusal(&RedeemRefused::AlreadySpent)
+        }
+        Denied::Insufficient { available, .. } => {
+            Refusal::insufficient_balance(order.ceiling, available)
+        }
+        Denied::AlreadyEnded => Refusal::internal(),
+    };
+    Refused { refusal, untouched: false }
+}

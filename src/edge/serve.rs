@@ -1,0 +1,119 @@
+//! Starting the gateway: store, ledger, wallet, recovery, and only then the listeners.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use pingora::apps::http_app::ServeHttp;
+use pingora::protocols::http::ServerSession;
+use pingora::server::configuration::ServerConf;
+use pingora::server::{ExecutionPhase, Server};
+use pingora::services::listening::Service;
+
+use super::Edge;
+use super::peers::Peers;
+use crate::api::{self, ApiState};
+use crate::clock::Stopwatch;
+use crate::config::Config;
+use crate::ledger::Ledger;
+use crate::ledger::embedded::Embedded;
+use crate::ledger::{Live, reaper};
+use crate::pricing::PriceList;
+use crate::till::Till;
+use crate::upstream::Upstreams;
+
+/// What `serve` runs on; everything in it has been recovered already.
+pub struct Parts<L: Ledger> {
+    pub config: Arc<Config>,
+    pub prices: Arc<PriceList>,
+    pub upstreams: Upstreams,
+    pub till: Till<L>,
+}
+
+/// Listens until a signal says otherwise. SIGTERM stops listening and ends the process when the
+/// last open request has ended, at the latest after `listen.drain_max`.
+///
+/// # Errors
+/// What keeps it from starting, in words for the operator.
+pub fn serve<L: Ledger>(parts: Parts<L>) -> Result<(), String> {
+    let Parts { config, prices, upstreams, till } = parts;
+    let state = ApiState { config: config.clone(), prices: prices.clone(), till: till.clone() };
+    let open = Arc::new(AtomicUsize::new(0));
+    let mut server = Server::new_with_opt_and_conf(None, server_conf(&config));
+    server.bootstrap();
+    let edge = Edge {
+        peers: Peers::new(&upstreams)?,
+        connector: pingora::connectors::http::Connector::new(None),
+        api: api::router(state),
+        open: open.clone(),
+        config: config.clone(),
+        prices,
+        upstreams,
+        till,
+    };
+    let mut public = pingora::proxy::http_proxy_service(&server.configuration, edge);
+    public.add_tcp(&config.listen.address.to_string());
+    let mut admin = Service::new("admin".to_owned(), Admin(api::admin_router(&config)));
+    admin.threads = Some(1);
+    admin.add_tcp(&config.admin_address.to_string());
+    server.add_service(public);
+    server.add_service(admin);
+    exit_when_drained(&server, open, config.listen.drain_max);
+    log::info!("listening on {}, admin on {}", config.listen.address, config.admin_address);
+    server.run_forever();
+}
+
+fn server_conf(config: &Config) -> ServerConf {
+    ServerConf {
+        threads: config.listen.threads,
+        grace_period_seconds: Some(config.listen.drain_max.as_secs()),
+        graceful_shutdown_timeout_seconds: Some(1),
+        upstream_keepalive_pool_size: UPSTREAM_CONNECTIONS_POOLED_MAX,
+        ..ServerConf::default()
+    }
+}
+
+/// Pingora sleeps its whole grace period on SIGTERM. This ends the process as soon as nothing
+/// is open any more.
+fn exit_when_drained(server: &Server, open: Arc<AtomicUsize>, drain_max: Duration) {
+    let mut phases = server.watch_execution_phase();
+    let wait = move || {
+        while let Ok(phase) = phases.blocking_recv() {
+            if !matches!(phase, ExecutionPhase::ShutdownGracePeriod) {
+                continue;
+            }
+            let draining = Stopwatch::start();
+            while open.load(Ordering::SeqCst) > 0 && draining.elapsed() < drain_max {
+                thread::sleep(DRAIN_LOOK_EVERY);
+            }
+            log::info!("drained after {} ms", draining.elapsed().as_millis());
+            std::process::exit(0);
+        }
+    };
+    if let Err(error) = thread::Builder::new().name("drain".to_owned()).spawn(wait) {
+        log::error!("draining will take the whole grace period: {error}");
+    }
+}
+
+/// The admin listener: the same router technique, on its own port.
+struct Admin(axum::Router);
+
+#[async_trait]
+impl ServeHttp for Admin {
+    async fn response(&self, session: &mut ServerSession) -> http::Response<Vec<u8>> {
+        let head = session.req_header();
+        let mut request = http::Request::new(Bytes::new());
+        request.method_mut().clone_from(&head.method);
+        request.uri_mut().clone_from(&head.uri);
+        request.headers_mut().clone_from(&head.headers);
+        api::answer(&self.0, request).await.map(|body| body.to_vec())
+    }
+}
+
+/// Idle upstream connections kept for reuse, in all.
+const UPSTREAM_CONNECTIONS_POOLED_MAX: usize = 1024;
+
+const DRAIN_LOOK_EVERY: Duration = Duration::from_millis(10);
