@@ -1,8 +1,31 @@
 //! Configuration: what `conf/nutgate.yaml` documents, parsed once at the door.
+//!
+//! That file is compiled in and is the default; an operator's file is merged over it. Either there
+//! is a [`Config`] that has passed every check, or a list of every mistake with its line: nothing
+//! half valid is ever applied.
+
+mod checks;
+mod mistake;
+mod references;
+mod scalars;
+mod schema;
+#[cfg(test)]
+mod tests;
+mod url;
+mod yaml;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+pub use mistake::{Mistake, Mistakes, NotLoaded};
+pub use references::{Machine, Outside};
+
+use mistake::{Found, KeyPath};
+use yaml::{Document, GIVEN_TWICE};
+
+/// The documented default, as text.
+pub const DEFAULT: &str = include_str!("../../conf/nutgate.yaml");
 
 /// A secret from configuration: never printed.
 #[derive(Clone)]
@@ -15,6 +38,10 @@ impl Secret {
 
     pub fn reveal(&self) -> &str {
         &self.0
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 }
 
@@ -47,6 +74,46 @@ pub struct Config {
     pub btc_usd_cents: Option<u64>,
     pub upstreams: Vec<Upstream>,
     pub models: Vec<Model>,
+}
+
+impl Config {
+    /// The file at `path`, merged over the default.
+    pub fn load(path: &Path) -> Result<Self, NotLoaded> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| NotLoaded::Unreadable { path: path.to_owned(), error })?;
+        Ok(Self::parse(&path.display().to_string(), &text, &Machine)?)
+    }
+
+    /// `text`, merged over the default; `file` is what its mistakes are reported under.
+    pub fn parse(file: &str, text: &str, outside: &dyn Outside) -> Result<Self, Mistakes> {
+        let mut found = Found::default();
+        let mut document = match Document::read(text, &mut found) {
+            Ok(document) => document,
+            Err(mistake) => return Err(Mistakes { file: file.to_owned(), all: vec![mistake] }),
+        };
+        references::resolve(&mut document.value, outside, &mut found);
+        let default = Document::read(DEFAULT, &mut Found::default())
+            .expect("a test holds that the default file is YAML")
+            .value;
+        let mut merged = default.clone();
+        yaml::merge(&mut merged, document.value);
+        let file_read = schema::File::read(merged, &default, &mut found);
+        let config = file_read.map(|file| checks::check(file, outside, &mut found));
+        match config {
+            Some(config) if found.is_empty() => Ok(config),
+            _ => Err(found.into_mistakes(file, |path: &KeyPath, message| match message {
+                GIVEN_TWICE => document.lines.last_line_of(path),
+                _ => document.lines.line_of(path),
+            })),
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self::parse("conf/nutgate.yaml", "", &Machine)
+            .expect("a test holds that the default file is without mistakes")
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -99,6 +166,7 @@ pub struct Upstream {
     pub name: String,
     /// `http(s)://host[:port]/prefix`, without a trailing slash.
     pub base_url: String,
+    /// Empty when the upstream asks for none.
     pub api_key: Secret,
     pub ca_file: Option<PathBuf>,
     pub connect_timeout: Duration,

@@ -1,0 +1,383 @@
+//! What a file must make sense as: from its keys to a [`Config`], noting every mistake.
+//!
+//! A value that fails is noted and something harmless stands in for it, so that the rest is checked
+//! too; what stands in is never used, since one mistake means no configuration.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::mistake::{Found, KeyPath, did_you_mean};
+use super::references::Outside;
+use super::scalars::{Lasting, Whole};
+use super::schema::{self, File};
+use super::{
+    Config, Currency, Decimal, Limits, Listen, Mint, Model, Price, Reservation, Secret, Upstream,
+    url,
+};
+use crate::pricing;
+
+pub(super) fn check(file: File, outside: &dyn Outside, found: &mut Found) -> Config {
+    let mut checks = Checks { outside, found };
+    let btc_usd_cents = file.btc_usd.map(|rate| checks.cents(rate, &"btc_usd".into()));
+    let upstream_names: Vec<String> =
+        file.upstreams.iter().flatten().filter_map(|upstream| upstream.name.clone()).collect();
+    let models = checks.models(file.models, &upstream_names, btc_usd_cents);
+    Config {
+        http_url: checks.shown_url(&file.http_url, "http_url"),
+        onion_url: checks.shown_url(&file.onion_url, "onion_url"),
+        data_dir: checks.data_dir(file.data_dir),
+        listen: checks.listen(&file.listen),
+        limits: checks.limits(&file.limits),
+        reservation: checks.reservation(&file.reservation),
+        missing_credential_status: checks.missing_credential_status(&file.errors),
+        mints: checks.mints(file.mints),
+        upstreams: checks.upstreams(file.upstreams),
+        models,
+        name: file.name,
+        description: file.description,
+        npub: file.npub,
+        log: file.log.0,
+        admin_address: file.admin.address.0,
+        refunds_alias: file.headers.refund_alias,
+        dialect: file.errors.dialect,
+        cost_chunk: file.stream.cost_chunk,
+        mint_timeout: file.mint_timeout.0,
+        btc_usd_cents,
+    }
+}
+
+struct Checks<'a> {
+    outside: &'a dyn Outside,
+    found: &'a mut Found,
+}
+
+impl Checks<'_> {
+    fn shown_url(&mut self, text: &str, key: &str) -> String {
+        if text.is_empty() {
+            return String::new();
+        }
+        url::shown(text).unwrap_or_else(|problem| {
+            self.found.add(key.into(), problem);
+            String::new()
+        })
+    }
+
+    fn data_dir(&mut self, text: String) -> PathBuf {
+        if text.is_empty() {
+            self.found.add("data_dir".into(), IS_REQUIRED);
+        } else if let Err(problem) = self.outside.room_for_directory(Path::new(&text)) {
+            self.found.add("data_dir".into(), problem);
+        }
+        text.into()
+    }
+
+    fn listen(&mut self, listen: &schema::Listen) -> Listen {
+        let threads =
+            self.size(listen.threads, 0, THREADS_MAX, &KeyPath::from("listen").key("threads"));
+        let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Listen {
+            address: listen.address.0,
+            threads: if threads == 0 { cores() } else { threads },
+            drain_max: listen.drain.0,
+        }
+    }
+
+    fn limits(&mut self, limits: &schema::Limits) -> Limits {
+        let at = KeyPath::from("limits");
+        Limits {
+            body_bytes_max: self.size(
+                limits.body_bytes_max,
+                1,
+                BYTES_MAX,
+                &at.key("body_bytes_max"),
+            ),
+            held_bytes_max: self.size(
+                limits.held_bytes_max,
+                1,
+                BYTES_MAX,
+                &at.key("held_bytes_max"),
+            ),
+            body_timeout: limits.body_timeout.0,
+        }
+    }
+
+    fn reservation(&mut self, reservation: &schema::Reservation) -> Reservation {
+        let (lifetime, renew_every) = (reservation.lifetime.0, reservation.renew_every.0);
+        if renew_every.as_millis().saturating_mul(2) >= lifetime.as_millis() {
+            let at = KeyPath::from("reservation").key("renew_every");
+            self.found.add(at, "must be less than half of `reservation.lifetime`");
+        }
+        Reservation { lifetime, renew_every }
+    }
+
+    fn missing_credential_status(&mut self, errors: &schema::Errors) -> u16 {
+        match errors.missing_credential_status.0 {
+            402 => 402,
+            401 => 401,
+            _ => {
+                let at = KeyPath::from("errors").key("missing_credential_status");
+                self.found.add(at, "must be 401 or 402");
+                401
+            }
+        }
+    }
+
+    fn mints(&mut self, mints: Vec<Option<schema::Mint>>) -> Vec<Mint> {
+        let at = KeyPath::from("mints");
+        let mut names = Names::default();
+        let mut checked = Vec::new();
+        for (mint, at) in self.elements(mints, &at) {
+            let insecure = mint.allow_insecure.unwrap_or(false);
+            let url = self.base_url(mint.url, insecure, &at.key("url"));
+            self.unique(&mut names, &url, &at.key("url"));
+            let units = match mint.units {
+                None => vec!["sat".to_owned()],
+                Some(units) => self.units(units, &at.key("units")),
+            };
+            checked.push(Mint { url, units });
+        }
+        checked
+    }
+
+    fn units(&mut self, units: Vec<Option<String>>, at: &KeyPath) -> Vec<String> {
+        if units.is_empty() {
+            self.found.add(at.clone(), "names no unit; leave it out for [sat]");
+        }
+        let mut names = Names::default();
+        let mut checked = Vec::new();
+        for (unit, at) in self.elements(units, at) {
+            if !UNITS.contains(&unit.as_str()) {
+                let hint = did_you_mean(&unit, UNITS);
+                self.found.add(at, format!("`{unit}` is not one of `sat`, `msat`{hint}"));
+                continue;
+            }
+            self.unique(&mut names, &unit, &at);
+            checked.push(unit);
+        }
+        checked
+    }
+
+    fn upstreams(&mut self, upstreams: Vec<Option<schema::Upstream>>) -> Vec<Upstream> {
+        let mut names = Names::default();
+        let mut checked = Vec::new();
+        for (upstream, at) in self.elements(upstreams, &KeyPath::from("upstreams")) {
+            let name = self.word(upstream.name, &at.key("name"));
+            self.unique(&mut names, &name, &at.key("name"));
+            let timeouts = upstream.timeouts.unwrap_or_default();
+            let or_s = |given: Option<Lasting>, default_s| {
+                given.map_or(Duration::from_secs(default_s), |lasting| lasting.0)
+            };
+            let insecure = upstream.allow_insecure.unwrap_or(false);
+            checked.push(Upstream {
+                name,
+                base_url: self.base_url(upstream.base_url, insecure, &at.key("base_url")),
+                api_key: upstream.api_key.unwrap_or_else(|| Secret::new("")),
+                ca_file: upstream.ca_file.map(|file| self.ca_file(file, &at.key("ca_file"))),
+                connect_timeout: or_s(timeouts.connect, 5),
+                first_byte_timeout: or_s(timeouts.first_byte, 300),
+                idle_timeout: or_s(timeouts.idle, 60),
+                total_timeout: or_s(timeouts.total, 900),
+            });
+        }
+        checked
+    }
+
+    fn ca_file(&mut self, file: String, at: &KeyPath) -> PathBuf {
+        match self.outside.file(Path::new(&file)) {
+            Ok(pem) if pem.contains("-----BEGIN CERTIFICATE-----") => {}
+            Ok(_) => self.found.add(at.clone(), format!("`{file}` holds no PEM certificate")),
+            Err(error) => {
+                self.found.add(at.clone(), format!("the file `{file}` cannot be read: {error}"));
+            }
+        }
+        file.into()
+    }
+
+    fn models(
+        &mut self,
+        models: Vec<Option<schema::Model>>,
+        upstream_names: &[String],
+        btc_usd_cents: Option<u64>,
+    ) -> Vec<Model> {
+        let mut names = Names::default();
+        let mut checked = Vec::new();
+        for (model, at) in self.elements(models, &KeyPath::from("models")) {
+            let id = self.word(model.id, &at.key("id"));
+            self.unique(&mut names, &id, &at.key("id"));
+            let mut alias_ids = Vec::new();
+            let aliases = model.aliases.unwrap_or_default();
+            for (alias, at) in self.elements(aliases, &at.key("aliases")) {
+                let alias = self.word(Some(alias), &at);
+                self.unique(&mut names, &alias, &at);
+                alias_ids.push(alias);
+            }
+            let whole = |given: Option<Whole>| given.map_or(0, |whole| whole.0);
+            checked.push(Model {
+                context_length: self.count(model.context_length, &at.key("context_length")),
+                max_output_tokens: self
+                    .count(model.max_output_tokens, &at.key("max_output_tokens")),
+                upstreams: self.served_by(model.upstreams, upstream_names, &at.key("upstreams")),
+                price: self.price(model.price, btc_usd_cents, &at.key("price")),
+                name: model.name.unwrap_or_else(|| id.clone()),
+                description: model.description.unwrap_or_default(),
+                created: whole(model.created),
+                owned_by: model.owned_by.unwrap_or_else(|| "nutgate".to_owned()),
+                upstream_model: model.upstream_model.unwrap_or_else(|| id.clone()),
+                alias_ids,
+                id,
+            });
+        }
+        checked
+    }
+
+    fn served_by(
+        &mut self,
+        upstreams: Option<Vec<Option<String>>>,
+        known: &[String],
+        at: &KeyPath,
+    ) -> Vec<String> {
+        let upstreams = upstreams.unwrap_or_default();
+        if upstreams.is_empty() {
+            self.found.add(at.clone(), "is required: the upstreams that serve this model");
+        }
+        let mut names = Names::default();
+        let mut checked = Vec::new();
+        for (upstream, at) in self.elements(upstreams, at) {
+            if !known.contains(&upstream) {
+                let hint = did_you_mean(&upstream, known.iter().map(String::as_str));
+                self.found.add(at, format!("there is no upstream `{upstream}`{hint}"));
+                continue;
+            }
+            self.unique(&mut names, &upstream, &at);
+            checked.push(upstream);
+        }
+        checked
+    }
+
+    fn price(
+        &mut self,
+        price: Option<schema::Price>,
+        btc_usd_cents: Option<u64>,
+        at: &KeyPath,
+    ) -> Price {
+        let Some(price) = price else {
+            self.found.add(at.clone(), "is required; a model without a price would be free");
+            return NO_PRICE;
+        };
+        let checked = Price {
+            currency: self.required(price.currency, &at.key("currency")).unwrap_or(Currency::Sat),
+            input: self.required(price.input, &at.key("input")).unwrap_or_default(),
+            output: self.required(price.output, &at.key("output")).unwrap_or_default(),
+            cached_input: price.cached_input,
+            request: price.request.unwrap_or_default(),
+        };
+        if let Err(problems) = pricing::Price::new(&checked, btc_usd_cents) {
+            for (key, problem) in problems {
+                self.found.add(at.key(key), problem);
+            }
+        }
+        checked
+    }
+
+    /// Dollars, exact to the cent.
+    fn cents(&mut self, rate: Decimal, at: &KeyPath) -> u64 {
+        const BILLIONTHS_PER_CENT: u128 = 10_000_000;
+        if rate.billionths == 0 {
+            self.found.add(at.clone(), "must be more than 0; null for no rate");
+        } else if !rate.billionths.is_multiple_of(BILLIONTHS_PER_CENT) {
+            self.found.add(at.clone(), "has more than two decimals");
+        }
+        u64::try_from(rate.billionths / BILLIONTHS_PER_CENT).unwrap_or(u64::MAX).max(1)
+    }
+
+    fn base_url(&mut self, text: Option<String>, allow_insecure: bool, at: &KeyPath) -> String {
+        let Some(text) = self.required(text, at) else { return String::new() };
+        url::base(&text, allow_insecure).unwrap_or_else(|problem| {
+            self.found.add(at.clone(), problem);
+            String::new()
+        })
+    }
+
+    /// A name that clients or other keys use.
+    fn word(&mut self, text: Option<String>, at: &KeyPath) -> String {
+        let text = self.required(text, at).unwrap_or_default();
+        if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
+            self.found.add(at.clone(), "must be without spaces");
+        } else if text.is_empty() {
+            self.found.add(at.clone(), IS_REQUIRED);
+        }
+        text
+    }
+
+    fn count(&mut self, given: Option<Whole>, at: &KeyPath) -> u64 {
+        match self.required(given, at) {
+            Some(Whole(count)) if (1..=COUNT_MAX).contains(&count) => count,
+            Some(_) => {
+                self.found.add(at.clone(), format!("must be from 1 to {COUNT_MAX}"));
+                1
+            }
+            None => 1,
+        }
+    }
+
+    fn size(&mut self, given: Whole, min: u64, max: u64, at: &KeyPath) -> usize {
+        if !(min..=max).contains(&given.0) {
+            self.found.add(at.clone(), format!("must be from {min} to {max}"));
+        }
+        usize::try_from(given.0).unwrap_or(usize::MAX)
+    }
+
+    fn required<T>(&mut self, given: Option<T>, at: &KeyPath) -> Option<T> {
+        if given.is_none() {
+            self.found.add(at.clone(), IS_REQUIRED);
+        }
+        given
+    }
+
+    /// Names that have a mistake of their own are empty and never twice.
+    fn unique(&mut self, names: &mut Names, name: &str, at: &KeyPath) {
+        if name.is_empty() {
+            return;
+        }
+        match names.0.get(name) {
+            Some(first) => self.found.add(at.clone(), format!("`{name}` is already at {first}")),
+            None => drop(names.0.insert(name.to_owned(), at.to_string())),
+        }
+    }
+
+    fn elements<T>(&mut self, list: Vec<Option<T>>, at: &KeyPath) -> Vec<(T, KeyPath)> {
+        let mut present = Vec::with_capacity(list.len());
+        for (index, element) in list.into_iter().enumerate() {
+            match element {
+                Some(element) => present.push((element, at.index(index))),
+                None => self.found.add(at.index(index), "is empty"),
+            }
+        }
+        present
+    }
+}
+
+/// Names given so far, each with the path where it was.
+#[derive(Default)]
+struct Names(HashMap<String, String>);
+
+const IS_REQUIRED: &str = "is required";
+
+const UNITS: [&str; 2] = ["sat", "msat"];
+
+const NO_PRICE: Price = Price {
+    currency: Currency::Sat,
+    input: Decimal { billionths: 0 },
+    output: Decimal { billionths: 0 },
+    cached_input: None,
+    request: Decimal { billionths: 0 },
+};
+
+const THREADS_MAX: u64 = 1024;
+
+/// Bodies and answers are held in memory; more than this is a slip of the pen.
+const BYTES_MAX: u64 = 1 << 32;
+
+/// A billion of whatever a model counts: beyond it, ceilings would say nothing.
+const COUNT_MAX: u64 = 1_000_000_000;
