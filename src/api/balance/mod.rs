@@ -4,6 +4,7 @@
 mod create;
 mod info;
 mod refund;
+mod refusals;
 mod topup;
 
 use axum::Router;
@@ -13,11 +14,13 @@ use http::{HeaderMap, HeaderName};
 use lua_free_filters::{Credential, CredentialRefusal, credential};
 
 use super::{ApiState, X_CASHU, credential_refusal};
-use crate::error::{Fault, Kind, Refusal};
+use crate::error::Refusal;
 use crate::ids::ApiKey;
 use crate::ledger::{Account, Ledger, Unavailable};
 use crate::money::Msat;
-use crate::till::{CashuToken, RedeemRefused, Redeemed, RefundRefused};
+use crate::till::{CashuToken, RedeemRefused, Redeemed};
+
+pub use refusals::{redeem_refusal, refund_refusal};
 
 /// Every path under both names, with and without the version.
 pub(super) fn routes<L: Ledger>(state: ApiState<L>) -> Router {
@@ -126,109 +129,3 @@ async fn redeem<L: Ledger>(
         _ => Err(redeem_refusal(&RedeemRefused::AlreadySpent)),
     }
 }
-
-/// Why a token did not become balance, here and on billable routes. The wallet's and the mint's
-/// own words stay with us: nobody vouches for what a mint puts into them.
-pub fn redeem_refusal(refused: &RedeemRefused) -> Refusal {
-    let invalid = |code, message| Refusal::new(Kind::InvalidRequest, code, message);
-    let wait = |code, message| {
-        Refusal::new(Kind::ServiceUnavailable, code, message)
-            .retry_after_s(MINT_RETRY_AFTER_S)
-            .fault(Fault::Mint)
-    };
-    match refused {
-        RedeemRefused::Invalid(_) => {
-            invalid("invalid_cashu_token", "this is not a Cashu token that can be read")
-        }
-        RedeemRefused::UnitNotAccepted => {
-            invalid("invalid_cashu_token", "the unit of this Cashu token is not accepted here")
-        }
-        RedeemRefused::ZeroValue => {
-            invalid("cashu_token_zero_value", "this Cashu token is worth nothing")
-        }
-        RedeemRefused::MintNotAccepted => mint_not_accepted(),
-        RedeemRefused::TooSmall { required, value } => {
-            Refusal::insufficient_balance(*required, *value)
-        }
-        RedeemRefused::AlreadySpent => {
-            invalid("cashu_token_already_spent", "this Cashu token has been spent already")
-        }
-        RedeemRefused::FeesExceedAmount => invalid(
-            "cashu_token_swap_fees_exceed_amount",
-            "the mint's fee is as much as this Cashu token is worth",
-        )
-        .status(422),
-        RedeemRefused::MintUnreachable => wait(
-            "cashu_mint_unreachable",
-            "the mint of this Cashu token cannot be reached; the token is untouched",
-        ),
-        RedeemRefused::MintRateLimited => wait(
-            "cashu_mint_rate_limited",
-            "the mint of this Cashu token limits our requests; the token is untouched",
-        ),
-        RedeemRefused::Failed(_) => invalid(
-            "cashu_token_redemption_failed",
-            "the mint refused to swap this Cashu token; the token is untouched",
-        )
-        .fault(Fault::Mint),
-        RedeemRefused::Unknown => Refusal::new(
-            Kind::InternalError,
-            "cashu_token_consumed",
-            "the mint has not said whether this Cashu token was redeemed; ask again with the \
-             same token, or claim it with POST /v1/balance/refund",
-        )
-        .fault(Fault::Mint),
-        RedeemRefused::LedgerUnavailable => Refusal::new(
-            Kind::ServiceUnavailable,
-            "ledger_unavailable",
-            "this Cashu token was redeemed and will be credited; ask again with the same token",
-        )
-        .retry_after_s(1),
-    }
-}
-
-/// Why nothing was paid back to a key. A claim by the original payment has other words for an
-/// unknown account and for a request that is still running; `refund` chooses them.
-pub fn refund_refusal(refused: &RefundRefused) -> Refusal {
-    let invalid = |code, message| Refusal::new(Kind::InvalidRequest, code, message);
-    match refused {
-        RefundRefused::NoAccount => Refusal::key_not_found(),
-        RefundRefused::NothingToRefund => invalid("no_balance_to_refund", "No balance to refund"),
-        RefundRefused::TooSmall { available } => invalid(
-            "balance_too_small_to_refund",
-            "what is available is less than the smallest unit of the mint; it stays on the account",
-        )
-        .details(serde_json::json!({ "available": available })),
-        RefundRefused::Insufficient { available } => {
-            invalid("balance_too_small_to_refund", "less than this amount is available")
-                .details(serde_json::json!({ "available": available }))
-        }
-        RefundRefused::InProgress { open } => invalid(
-            "requests_in_progress",
-            "everything can be paid back when there are no ongoing requests; ask for an amount, \
-             or again when they have ended",
-        )
-        .details(serde_json::json!({ "open": open })),
-        RefundRefused::MintNotAccepted => mint_not_accepted(),
-        RefundRefused::Pending => pending("this refund is booked and waits for the mint"),
-        RefundRefused::LedgerUnavailable => Refusal::ledger_unavailable(),
-    }
-}
-
-fn mint_not_accepted() -> Refusal {
-    Refusal::new(
-        Kind::InvalidRequest,
-        "mint_not_accepted",
-        "this mint is not accepted here; GET /v1/info lists those that are",
-    )
-}
-
-/// It will be there; the same request finds it.
-fn pending(message: &'static str) -> Refusal {
-    Refusal::new(Kind::InvalidRequest, "refund_pending", message)
-        .status(425)
-        .retry_after_s(REFUND_RETRY_AFTER_S)
-}
-
-const MINT_RETRY_AFTER_S: u32 = 5;
-const REFUND_RETRY_AFTER_S: u32 = 2;

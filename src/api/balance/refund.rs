@@ -8,10 +8,11 @@ use http::HeaderMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Shown, bearer_or_paid, pending, refund_refusal};
+use super::refusals::{pending, refund_not_found, refund_refusal};
+use super::{Shown, bearer_or_paid};
 use crate::api::input::{Input, Sats, not_offered};
 use crate::api::{ApiState, Refused, cashu_headers};
-use crate::error::{Kind, Refusal};
+use crate::error::Refusal;
 use crate::ledger::Ledger;
 use crate::till::{RefundAsk, RefundRefused};
 
@@ -79,12 +80,4 @@ async fn refusal_for<L: Ledger>(
         }
         (Shown::Key(_) | Shown::CashuBearer(_) | Shown::Paid(_), _) => refund_refusal(refused),
     }
-}
-
-fn refund_not_found() -> Refusal {
-    Refusal::new(
-        Kind::NotFound,
-        "refund_not_found",
-        "Refund not found: this Cashu token was not redeemed here, nothing was taken",
-    )
 }
