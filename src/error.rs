@@ -139,13 +139,22 @@ impl Refusal {
         self.0.fault
     }
 
+    pub fn kind(&self) -> Kind {
+        self.0.kind
+    }
+
     /// The JSON body of WIRE.md section 3.
     pub fn body(&self, request_id: &str) -> Vec<u8> {
+        self.body_as(json!(self.0.kind), self.0.code, request_id)
+    }
+
+    /// The same body with another type and code, for a dialect that has its own words.
+    pub fn body_as(&self, kind: Value, code: &str, request_id: &str) -> Vec<u8> {
         let parts = &*self.0;
         let mut error = json!({
-            "type": parts.kind,
+            "type": kind,
             "message": parts.message,
-            "code": parts.code,
+            "code": code,
         });
         if let (Some(details), Some(error)) = (&parts.details, error.as_object_mut()) {
             error.insert("details".to_owned(), details.clone());
@@ -156,7 +165,10 @@ impl Refusal {
 
 /// Refusals that more than one place gives.
 impl Refusal {
-    pub fn insufficient_balance(required: crate::money::Msat, available: crate::money::Msat) -> Self {
+    pub fn insufficient_balance(
+        required: crate::money::Msat,
+        available: crate::money::Msat,
+    ) -> Self {
         Self::new(
             Kind::InsufficientBalance,
             "payment_required",

@@ -1,0 +1,43 @@
+//! `GET` and `POST /v1/balance/create`: a Cashu token becomes a key. Repeated, it answers the
+//! same key, so an answer that got lost costs nothing.
+
+use axum::Json;
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{look_up, redeem};
+use crate::api::input::{Input, cashu_token, not_offered};
+use crate::api::{ApiState, Refused};
+use crate::error::Refusal;
+use crate::ids::ApiKey;
+use crate::ledger::Ledger;
+use crate::money::Msat;
+
+#[derive(Deserialize)]
+pub(super) struct Asked {
+    initial_balance_token: Option<String>,
+    balance_limit: Option<Value>,
+    balance_limit_reset: Option<Value>,
+    validity_date: Option<Value>,
+}
+
+#[derive(Serialize)]
+pub(super) struct Created {
+    api_key: String,
+    balance: Msat,
+}
+
+pub(super) async fn create<L: Ledger>(
+    State(api): State<ApiState<L>>,
+    Input(asked): Input<Asked>,
+) -> Result<Json<Created>, Refused> {
+    not_offered("balance_limit", asked.balance_limit.as_ref())?;
+    not_offered("balance_limit_reset", asked.balance_limit_reset.as_ref())?;
+    not_offered("validity_date", asked.validity_date.as_ref())?;
+    let text = cashu_token("initial_balance_token", asked.initial_balance_token.as_ref())?;
+    let key = ApiKey::of_cashu_token(text);
+    redeem(&api, text, &key).await?;
+    let account = look_up(&api, &key).await?.ok_or_else(Refusal::internal)?;
+    Ok(Json(Created { api_key: key.reveal().to_owned(), balance: account.available }))
+}

@@ -1,0 +1,131 @@
+//! The payment endpoints: a token becomes a key, a key shows its balance, is topped up, and
+//! gives back what is left. Whoever shows a credential acts on its account and on no other.
+
+mod create;
+mod info;
+mod refund;
+mod refusals;
+mod topup;
+
+use axum::Router;
+use axum::routing::{get, post};
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderName};
+use lua_free_filters::{Credential, CredentialRefusal, credential};
+
+use super::{ApiState, X_CASHU, credential_refusal};
+use crate::error::Refusal;
+use crate::ids::ApiKey;
+use crate::ledger::{Account, Ledger, Unavailable};
+use crate::money::Msat;
+use crate::till::{CashuToken, RedeemRefused, Redeemed};
+
+pub use refusals::{redeem_refusal, refund_refusal};
+
+/// Every path under both names, with and without the version.
+pub(super) fn routes<L: Ledger>(state: ApiState<L>) -> Router {
+    PREFIXES
+        .iter()
+        .fold(Router::new(), |router, prefix| {
+            router
+                .route(prefix, get(info::info::<L>))
+                .route(&format!("{prefix}/"), get(info::info::<L>))
+                .route(&format!("{prefix}/info"), get(info::info::<L>))
+                .route(
+                    &format!("{prefix}/create"),
+                    get(create::create::<L>).post(create::create::<L>),
+                )
+                .route(&format!("{prefix}/topup"), post(topup::topup::<L>))
+                .route(&format!("{prefix}/refund"), post(refund::refund::<L>))
+        })
+        .with_state(state)
+}
+
+const PREFIXES: [&str; 4] = ["/v1/balance", "/v1/wallet", "/balance", "/wallet"];
+
+/// What the caller showed, owned, and with it the account that it names.
+enum Shown {
+    Key(ApiKey),
+    CashuBearer(CashuToken),
+    /// The `X-Cashu` of an earlier payment.
+    Paid(CashuToken),
+}
+
+impl Shown {
+    fn key(&self) -> ApiKey {
+        match self {
+            Self::Key(key) => key.clone(),
+            Self::CashuBearer(cashu) | Self::Paid(cashu) => ApiKey::of_cashu_token(cashu.reveal()),
+        }
+    }
+}
+
+/// Reads `Authorization` alone: an `X-Cashu` pays for a request, and these cost nothing.
+fn bearer<L: Ledger>(api: &ApiState<L>, headers: &HeaderMap) -> Result<Shown, Refusal> {
+    shown(api, Ok(None), text_of(headers, AUTHORIZATION))
+}
+
+fn bearer_or_paid<L: Ledger>(api: &ApiState<L>, headers: &HeaderMap) -> Result<Shown, Refusal> {
+    shown(api, text_of(headers, X_CASHU), text_of(headers, AUTHORIZATION))
+}
+
+fn shown<L: Ledger>(
+    api: &ApiState<L>,
+    x_cashu: Result<Option<&str>, CredentialRefusal>,
+    authorization: Result<Option<&str>, CredentialRefusal>,
+) -> Result<Shown, Refusal> {
+    let read = || {
+        let x_cashu = x_cashu?;
+        // `X-Cashu` wins, also over an `Authorization` that cannot even be read.
+        let authorization = if x_cashu.is_some() { None } else { authorization? };
+        credential(x_cashu, authorization)
+    };
+    match read() {
+        Ok(Credential::ApiKey(canonical)) => Ok(Shown::Key(ApiKey::presented(canonical))),
+        Ok(Credential::CashuBearer(text)) => Ok(Shown::CashuBearer(CashuToken::new(text))),
+        Ok(Credential::Cashu(text)) => Ok(Shown::Paid(CashuToken::new(text))),
+        Err(refused) => Err(credential_refusal(refused, api.config.missing_credential_status)),
+    }
+}
+
+fn text_of(headers: &HeaderMap, name: HeaderName) -> Result<Option<&str>, CredentialRefusal> {
+    let text = headers.get(name).map(|value| value.to_str());
+    text.transpose().map_err(|_| CredentialRefusal::Malformed)
+}
+
+/// The account that the caller named. A Cashu token that has none yet is redeemed and opens it.
+async fn account_of<L: Ledger>(api: &ApiState<L>, shown: &Shown) -> Result<Account, Refusal> {
+    let key = shown.key();
+    match (look_up(api, &key).await?, shown) {
+        (Some(account), _) => Ok(account),
+        (None, Shown::CashuBearer(cashu)) => {
+            redeem(api, cashu.reveal(), &key).await?;
+            look_up(api, &key).await?.ok_or_else(Refusal::internal)
+        }
+        (None, Shown::Key(_) | Shown::Paid(_)) => Err(Refusal::key_not_found()),
+    }
+}
+
+async fn look_up<L: Ledger>(api: &ApiState<L>, key: &ApiKey) -> Result<Option<Account>, Refusal> {
+    api.till.ledger().account(key.account()).await.map_err(unavailable)
+}
+
+fn unavailable(why: Unavailable) -> Refusal {
+    log::error!("{why}");
+    Refusal::ledger_unavailable()
+}
+
+/// Makes this token balance of the key's account. One that became another account's balance is
+/// spent, whoever shows it.
+async fn redeem<L: Ledger>(
+    api: &ApiState<L>,
+    cashu_token: &str,
+    key: &ApiKey,
+) -> Result<Redeemed, Refusal> {
+    let account = key.account();
+    let redeemed = api.till.redeem(cashu_token, account.clone(), Msat::ZERO).await;
+    match redeemed.map_err(|refused| redeem_refusal(&refused))? {
+        redeemed if redeemed.account == account => Ok(redeemed),
+        _ => Err(redeem_refusal(&RedeemRefused::AlreadySpent)),
+    }
+}

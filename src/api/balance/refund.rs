@@ -1,0 +1,83 @@
+//! `POST /v1/balance/refund`: what is left goes back as ecash. By key or by Cashu bearer it pays
+//! out; by the `X-Cashu` of an earlier payment it claims the change of that payment. Repeated,
+//! it answers the same token, because an answer with money in it may get lost.
+
+use axum::Json;
+use axum::extract::State;
+use http::HeaderMap;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::refusals::{pending, refund_not_found, refund_refusal};
+use super::{Shown, bearer_or_paid};
+use crate::api::input::{Input, Sats, not_offered};
+use crate::api::{ApiState, Refused, cashu_headers};
+use crate::error::Refusal;
+use crate::ledger::Ledger;
+use crate::till::{RefundAsk, RefundRefused};
+
+#[derive(Deserialize)]
+pub(super) struct Asked {
+    amount_sats: Option<Sats>,
+    mint: Option<String>,
+    lightning_address: Option<Value>,
+}
+
+/// Amounts are strings here, as existing clients read them.
+#[derive(Serialize)]
+pub(super) struct Paid {
+    token: String,
+    sats: String,
+    msats: String,
+}
+
+pub(super) async fn refund<L: Ledger>(
+    State(api): State<ApiState<L>>,
+    headers: HeaderMap,
+    asked: Result<Input<Asked>, Refused>,
+) -> Result<(HeaderMap, Json<Paid>), Refused> {
+    paid_back(&api, &headers, asked).await.map_err(Refused::claim)
+}
+
+async fn paid_back<L: Ledger>(
+    api: &ApiState<L>,
+    headers: &HeaderMap,
+    asked: Result<Input<Asked>, Refused>,
+) -> Result<(HeaderMap, Json<Paid>), Refusal> {
+    let shown = bearer_or_paid(api, headers)?;
+    let Input(asked) = asked.map_err(|refused| refused.refusal)?;
+    not_offered("lightning_address", asked.lightning_address.as_ref())?;
+    let ask = RefundAsk { amount: asked.amount_sats.map(|Sats(amount)| amount), mint: asked.mint };
+    let refunded = match api.till.refund(shown.key().account(), ask).await {
+        Ok(refunded) => refunded,
+        Err(refused) => return Err(refusal_for(api, &shown, &refused).await),
+    };
+    let text = refunded.cashu_token.reveal().to_owned();
+    let head = cashu_headers(&text, api.config.refunds_alias).into_iter().collect();
+    let paid = Paid {
+        token: text,
+        sats: refunded.amount.whole_sats().to_string(),
+        msats: refunded.amount.get().to_string(),
+    };
+    Ok((head, Json(paid)))
+}
+
+async fn refusal_for<L: Ledger>(
+    api: &ApiState<L>,
+    shown: &Shown,
+    refused: &RefundRefused,
+) -> Refusal {
+    match (shown, refused) {
+        (Shown::CashuBearer(cashu) | Shown::Paid(cashu), RefundRefused::NoAccount) => {
+            match api.till.is_redeeming(cashu.reveal()).await {
+                true => pending("this payment is being redeemed; its refund follows"),
+                false => refund_not_found(),
+            }
+        }
+        // The change of a request exists when the request has ended.
+        (Shown::Paid(_), RefundRefused::InProgress { .. }) => {
+            pending("the request that this paid for is still running; its change follows")
+        }
+        (Shown::Key(_) | Shown::CashuBearer(_) | Shown::Paid(_), _) => refund_refusal(refused),
+    }
+}

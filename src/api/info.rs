@@ -1,0 +1,35 @@
+//! `GET /v1/info`: who this gateway is and which mints it accepts.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+
+use crate::config::Config;
+use crate::money::Msat;
+
+pub(super) async fn info(State(config): State<Arc<Config>>) -> Json<Info> {
+    Json(Info {
+        name: config.name.clone(),
+        description: config.description.clone(),
+        version: env!("CARGO_PKG_VERSION"),
+        npub: config.npub.clone(),
+        mints: config.mints.iter().map(|mint| mint.url.clone()).collect(),
+        http_url: config.http_url.clone(),
+        onion_url: config.onion_url.clone(),
+        child_key_cost_msats: Msat::ZERO,
+    })
+}
+
+#[derive(Serialize)]
+pub(super) struct Info {
+    name: String,
+    description: String,
+    version: &'static str,
+    npub: String,
+    mints: Vec<String>,
+    http_url: String,
+    onion_url: String,
+    child_key_cost_msats: Msat,
+}
