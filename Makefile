@@ -1,0 +1,55 @@
+# The only command interface: people and CI run these and nothing else.
+
+.PHONY: help demo test check advisories
+.DEFAULT_GOAL := help
+
+BUILT := $(or $(CARGO_TARGET_DIR),target)
+SDK := $(abspath $(BUILT))/sdk
+
+# What the dependencies' build scripts run.
+BUILD_TOOLS := cmake protoc curl
+
+DENY := cargo deny --locked check bans licenses sources
+
+section = @printf '\n== %s\n' '$(1)'
+
+help: ## Say what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## Start a real mint, a scripted upstream and the gateway on this machine
+	@tests/scripts/need $(BUILD_TOOLS)
+	cargo build --locked -p nutgate -p nutgate-sandbox
+	@exec $(BUILT)/debug/nutgate-sandbox
+
+test: ## Install what is missing and run every test
+	@tests/scripts/need $(BUILD_TOOLS) clippy rustfmt nextest deny redis-server python3 node
+	$(call section,Format)
+	cargo fmt --all --check
+	$(call section,Lints)
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	$(call section,Dependencies)
+	$(DENY)
+	$(call section,Documentation)
+	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --document-private-items --locked
+	$(call section,Build)
+	cargo build --workspace --all-targets --locked
+	$(call section,Tests)
+	cargo nextest run --workspace --locked
+	$(call section,Examples in the documentation)
+	cargo test --workspace --doc --locked
+	$(call section,The OpenAI SDK for Python)
+	tests/sdk/python/run $(SDK)/python $(abspath $(BUILT))/debug/nutgate-sandbox
+	$(call section,The OpenAI SDK for Node)
+	tests/sdk/node/run $(SDK)/node $(abspath $(BUILT))/debug/nutgate-sandbox
+	$(call section,Everything passed)
+
+check: ## Format, lints, layering and dependency rules: the quick half of a review
+	@tests/scripts/need $(BUILD_TOOLS) clippy rustfmt deny
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo test --locked -p nutgate --test tidy
+	$(DENY)
+
+advisories: ## Look for known vulnerabilities in what is linked (asks the RustSec database)
+	@tests/scripts/need deny
+	cargo deny --locked check advisories
