@@ -253,7 +253,7 @@ impl<L: Ledger> ProxyHttp for Edge<L> {
     /// Runs for every request, however it ended; ends the reservation if nothing else has.
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Ctx) {
         self.close(ctx).await;
-        if !log::log_enabled!(target: "access", log::Level::Info) {
+        if !log::log_enabled!(target: "nutgate::access", log::Level::Info) {
             return;
         }
         let head = session.req_header();
@@ -263,7 +263,7 @@ impl<L: Ledger> ProxyHttp for Edge<L> {
         let (input, output, source) =
             tokens.map_or((0, 0, "-"), |(tokens, source)| (tokens.input, tokens.output, source));
         log::info!(
-            target: "access",
+            target: "nutgate::access",
             "id={} method={} path={} status={status} model={:?} upstream={} input_tokens={input} \
              output_tokens={output} usage_source={source} reserved_msat={} cost_msat={} \
              shortfall_msat={} ended={:?} error={} duration_ms={}",
