@@ -6,6 +6,7 @@
 //! on the current tokio runtime. Stopping or dropping one closes its listener **and** its
 //! connections, so that a client sees what it would see if the machine had gone.
 
+pub mod demo;
 pub mod faucet;
 mod listening;
 pub mod mint;

@@ -304,7 +304,10 @@ async fn pour(faucet: &Faucet, query: &str) -> Result<String> {
     let mut format = TokenFormat::B;
     for (name, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
         match name {
-            "amount" => amount = Some(value.parse()?),
+            "amount" => {
+                let whole = value.parse().map_err(|_| format!("{value:?} is no whole amount"))?;
+                amount = Some(whole);
+            }
             "unit" => unit = value.parse()?,
             "format" => format = value.parse()?,
             _ => return Err(format!("amount, unit and format are known, {name:?} is not").into()),

@@ -1,0 +1,34 @@
+//! The gateway's configuration for the demo: one mint, one upstream, a model per misbehaviour.
+
+use super::{DEFAULT_API_KEY, Plan};
+use crate::Misbehaviour;
+
+pub(super) fn text(plan: &Plan, mint_url: &str, upstream_base_url: &str) -> String {
+    let Plan { gateway_port, admin_port, data_dir, .. } = plan;
+    let models: String = std::iter::once("demo".to_owned())
+        .chain(Misbehaviour::ALL.into_iter().map(Misbehaviour::model))
+        .map(|id| model(&id))
+        .collect();
+    // A path is written as JSON, which is YAML and escapes whatever a directory may be called.
+    let data_dir = serde_json::Value::from(data_dir.join("nutgate").display().to_string());
+    format!(
+        "listen: {{address: \"127.0.0.1:{gateway_port}\"}}\n\
+         admin: {{address: \"127.0.0.1:{admin_port}\"}}\n\
+         data_dir: {data_dir}\n\
+         mints:\n\
+         - {{url: \"{mint_url}\", units: [sat]}}\n\
+         upstreams:\n\
+         - {{name: sandbox, base_url: \"{upstream_base_url}\", api_key: {DEFAULT_API_KEY}}}\n\
+         models:\n{models}"
+    )
+}
+
+/// Priced so that twenty words cost a few sats: enough to see in change given in whole sats.
+fn model(id: &str) -> String {
+    format!(
+        "- id: {id}\n  \
+           upstreams: [sandbox]\n  \
+           max_output_tokens: 256\n  \
+           price: {{currency: sat, input: 50000, output: 200000}}\n"
+    )
+}
