@@ -4,13 +4,14 @@
 //! that its failure undoes only itself, and it is answered only after the commit that holds
 //! it. Work that waits while a commit runs shares the next one.
 
+use std::fs::File;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OpenFlags};
 use tokio::sync::oneshot;
 
 /// What must be true when the answer arrives.
@@ -56,14 +57,13 @@ type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
 impl Store {
     /// Opens or creates the database and runs `schema`, which must be safe to run again.
-    /// The database is locked for this process alone: a second one is refused here.
+    /// A lock beside it keeps a second writer out; readers of other processes may come.
     pub fn open(path: &Path, schema: &str) -> Result<Self, StoreError> {
+        let lock = writer_lock(path)?;
         let connection = Connection::open(path)?;
-        connection.busy_timeout(Duration::ZERO)?;
-        // WAL with an exclusive lock keeps the index in heap memory, without a shared file.
+        connection.busy_timeout(BUSY_MAX)?;
         connection.execute_batch(
-            "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL;
-             PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;",
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;",
         )?;
         connection.execute_batch(schema)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
@@ -72,7 +72,11 @@ impl Store {
         let counted = failures.clone();
         thread::Builder::new()
             .name("store".to_owned())
-            .spawn(move || serve(&connection, &jobs, &counted))
+            .spawn(move || {
+                serve(&connection, &jobs, &counted);
+                drop(connection);
+                drop(lock);
+            })
             .map_err(|error| StoreError(error.to_string()))?;
         Ok(Self { queue, failures })
     }
@@ -110,6 +114,27 @@ impl Store {
     pub fn failures(&self) -> u64 {
         self.failures.load(Ordering::SeqCst)
     }
+}
+
+/// A connection that only reads, beside a writer of any process, for as long as it lives from
+/// one consistent snapshot per transaction.
+pub fn read_only(path: &Path) -> Result<Connection, StoreError> {
+    // Not SQLITE_OPEN_READ_ONLY: after a crash even a reader must set up the log's index.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY_MAX)?;
+    connection.execute_batch("PRAGMA query_only = ON")?;
+    Ok(connection)
+}
+
+/// Held as long as the file is open, so a dead process never keeps it.
+fn writer_lock(path: &Path) -> Result<File, StoreError> {
+    let path = path.with_extension("lock");
+    let problem = |why: &dyn std::fmt::Display| StoreError(format!("{}: {why}", path.display()));
+    let lock = File::options().create(true).append(true).open(&path);
+    let lock = lock.map_err(|error| problem(&error))?;
+    lock.try_lock().map_err(|_| problem(&"another process uses this data directory"))?;
+    Ok(lock)
 }
 
 /// The writer thread: takes what waits, commits it together, answers.
@@ -190,6 +215,9 @@ const QUEUE_MAX: usize = 16_384;
 const BATCH_MAX: usize = 512;
 
 const STATEMENTS_MAX: usize = 64;
+
+/// How long a checkpoint of ours or of a reader may keep the other waiting.
+const BUSY_MAX: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
