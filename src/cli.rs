@@ -59,7 +59,13 @@ pub(crate) fn run() -> ExitCode {
 fn serve(config: Config) -> ExitCode {
     start_log(&config.log);
     log::info!("nutgate {}: {}", env!("CARGO_PKG_VERSION"), summary(&config));
-    ExitCode::SUCCESS
+    match nutgate::serve::serve(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            say(io::stderr(), format_args!("nutgate cannot start: {problem}"));
+            ExitCode::from(FAILED)
+        }
+    }
 }
 
 fn check(config: Config) -> ExitCode {
@@ -68,8 +74,26 @@ fn check(config: Config) -> ExitCode {
 }
 
 fn audit(config: Config) -> ExitCode {
-    start_log(&config.log);
-    ExitCode::SUCCESS
+    let database = config.data_dir.join(nutgate::serve::DATABASE);
+    let report = match nutgate::ledger::audit::run(&database) {
+        Ok(report) => report,
+        Err(error) => {
+            say(io::stderr(), format_args!("{}: {error}", database.display()));
+            return ExitCode::from(FAILED);
+        }
+    };
+    for finding in &report.findings {
+        say(io::stderr(), finding);
+    }
+    let verdict = if report.findings.is_empty() { "balanced" } else { "NOT balanced" };
+    say(
+        io::stdout(),
+        format_args!(
+            "{verdict}: {} accounts, deposited {}, owed {}, held {}",
+            report.accounts, report.deposited, report.owed, report.held
+        ),
+    );
+    if report.findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FOUND) }
 }
 
 fn summary(config: &Config) -> String {

@@ -67,8 +67,7 @@ impl<L: Ledger> Edge<L> {
         if ctx.log.ended.is_empty() {
             ctx.log.ended = refusal.code();
         }
-        let (status, mut lines, body) =
-            api::render(refusal, &ctx.request_id, self.config.dialect);
+        let (status, mut lines, body) = api::render(refusal, &ctx.request_id, self.config.dialect);
         lines.extend(api::cors_headers());
         if per_request {
             lines.push(api::never_retry());

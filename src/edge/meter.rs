@@ -62,12 +62,16 @@ impl Meter {
             Self::Json { held, verdict } => {
                 let body = std::mem::take(held).freeze();
                 let answer = ChatJson::read(&body)?;
-                let Some(tokens) = &answer.usage else {
-                    *verdict = Some(Usage::Partial(answer.delivered));
-                    return Ok(body);
-                };
-                *verdict = Some(Usage::Reported(*tokens));
-                Ok(ChatJson::annotate(&body, &answer, &annotate(tokens)).into())
+                *verdict = Some(match &answer.usage {
+                    Some(tokens) => Usage::Reported(*tokens),
+                    // Also for an error that came with a 200: nothing delivered, nothing charged.
+                    None if answer.delivered == Delivered::default() => Usage::Nothing,
+                    None => Usage::Partial(answer.delivered),
+                });
+                Ok(match &answer.usage {
+                    Some(tokens) => ChatJson::annotate(&body, &answer, &annotate(tokens)).into(),
+                    None => body,
+                })
             }
         }
     }
@@ -95,11 +99,6 @@ impl Meter {
             Self::Opaque { bytes } => Delivered { events: 1, text_bytes: *bytes },
             Self::Nothing | Self::Json { .. } => Delivered::default(),
         }
-    }
-
-    /// An event stream said that it failed.
-    pub(super) fn errored(&self) -> bool {
-        matches!(self, Self::Stream { tap, .. } if tap.errored())
     }
 
     /// An event stream said that it is complete.

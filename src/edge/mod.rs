@@ -137,10 +137,8 @@ impl<L: Ledger> Edge<L> {
 
     async fn refuse_method(&self, session: &mut Session, ctx: &mut Ctx) -> pingora::Result<()> {
         let message = "this route takes POST only";
-        let refusal =
-            Refusal::new(Kind::InvalidRequest, "method_not_allowed", message).status(405);
-        let (status, mut lines, body) =
-            api::render(&refusal, &ctx.request_id, self.config.dialect);
+        let refusal = Refusal::new(Kind::InvalidRequest, "method_not_allowed", message).status(405);
+        let (status, mut lines, body) = api::render(&refusal, &ctx.request_id, self.config.dialect);
         lines.extend(api::cors_headers());
         lines.push((ALLOW, http::HeaderValue::from_static("POST, OPTIONS")));
         self.write_whole(session, status, lines, body).await

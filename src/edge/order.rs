@@ -4,7 +4,9 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use lua_free_filters::{Credential, CredentialRefusal, PeekRefusal, Route, credential, peek, rewrite};
+use lua_free_filters::{
+    Credential, CredentialRefusal, PeekRefusal, Route, credential, peek, rewrite,
+};
 use pingora::proxy::Session;
 
 use super::Edge;
@@ -136,11 +138,7 @@ impl<L: Ledger> Edge<L> {
     /// Reads and prices a body: what is refused here has cost nothing and asked nobody.
     pub(super) fn order(&self, route: Route, body: Bytes) -> Result<Order, Refusal> {
         let peeked = peek::chat(&body).map_err(peek_refusal)?;
-        let offer = self
-            .prices
-            .find(&peeked.model)
-            .ok_or_else(api::model_not_found)?
-            .clone();
+        let offer = self.prices.find(&peeked.model).ok_or_else(api::model_not_found)?.clone();
         let model = &offer.model;
         let output_limit = peeked.output_limit.unwrap_or(model.max_output_tokens);
         let body_bytes = u64::try_from(body.len()).unwrap_or(u64::MAX);
@@ -150,8 +148,7 @@ impl<L: Ledger> Edge<L> {
         if peeked.model != Cow::Borrowed(model.upstream_model.as_str()) {
             splices.push(rewrite::model_name(&peeked, &model.upstream_model));
         }
-        let show_usage =
-            peeked.include_usage || self.config.cost_chunk == CostChunk::Always;
+        let show_usage = peeked.include_usage || self.config.cost_chunk == CostChunk::Always;
         let rewritten =
             if splices.is_empty() { body.clone() } else { rewrite::apply(&body, splices).into() };
         Ok(Order { route, body: rewritten, body_bytes, show_usage, ceiling, offer })

@@ -19,8 +19,6 @@ use crate::api::{self, ApiState};
 use crate::clock::Stopwatch;
 use crate::config::Config;
 use crate::ledger::Ledger;
-use crate::ledger::embedded::Embedded;
-use crate::ledger::{Live, reaper};
 use crate::pricing::PriceList;
 use crate::till::Till;
 use crate::upstream::Upstreams;

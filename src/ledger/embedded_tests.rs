@@ -162,8 +162,7 @@ async fn both(ledger: &Embedded, book: &mut Book, step: &Step) -> (String, Strin
             (said(&found), said(&expect))
         }
         Step::Settle { id, cost } => {
-            let expect =
-                book.end(&reservation(id), Ended::Settled, msat(*cost), Record::default());
+            let expect = book.end(&reservation(id), Ended::Settled, msat(*cost), Record::default());
             let held = Reservation {
                 id: reservation(id),
                 account: account(0),
@@ -213,7 +212,8 @@ fn said(answer: &impl std::fmt::Debug) -> String {
 #[test]
 fn the_embedded_ledger_agrees_with_the_book_step_by_step_and_across_restarts() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    let mut runner = TestRunner::new(Config { cases: 40, failure_persistence: None, ..Config::default() });
+    let mut runner =
+        TestRunner::new(Config { cases: 40, failure_persistence: None, ..Config::default() });
     let steps = proptest::collection::vec(step(), 1..120);
     let agree = |steps: Vec<Step>| {
         let dir = tempfile::tempdir().unwrap();

@@ -85,13 +85,13 @@ fn count(raw: &str) -> Count {
     if raw == "null" {
         return Count::Absent;
     }
-    if let Ok(count) = raw.parse::<u64>() {
-        return if count <= TOKENS_MAX { Count::Of(count) } else { Count::Nonsense };
-    }
-    match serde_json::from_str::<f64>(raw) {
-        Ok(float) if float.fract() == 0.0 && (0.0..=TOKENS_MAX as f64).contains(&float) => {
-            Count::Of(float as u64)
-        }
+    // Some write `12.0`: a whole number, printed as one to be read without a cast.
+    let whole = match serde_json::from_str::<f64>(raw) {
+        Ok(float) if float.fract() == 0.0 && raw.contains(['.', 'e', 'E']) => format!("{float:.0}"),
+        _ => raw.to_owned(),
+    };
+    match whole.parse::<u64>() {
+        Ok(count) if count <= TOKENS_MAX => Count::Of(count),
         _ => Count::Nonsense,
     }
 }

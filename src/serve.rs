@@ -1,0 +1,60 @@
+//! From a configuration to a running gateway.
+//!
+//! The order is the promise: what a dead process left is completed or undone before the first
+//! request is accepted.
+
+use std::sync::Arc;
+
+use crate::clock::Stopwatch;
+use crate::config::Config;
+use crate::edge;
+use crate::ledger::embedded::Embedded;
+use crate::ledger::{audit, reaper};
+use crate::pricing::PriceList;
+use crate::store::Store;
+use crate::till::Till;
+use crate::upstream::Upstreams;
+use crate::wallet::Wallet;
+
+/// Opens the data directory, recovers, and listens until a signal says otherwise.
+///
+/// # Errors
+/// What keeps the gateway from starting, in words for the operator.
+pub fn serve(config: Config) -> Result<(), String> {
+    let started = Stopwatch::start();
+    let config = Arc::new(config);
+    let prices = PriceList::new(&config).map_err(|problems| {
+        problems.into_iter().map(|(path, problem)| format!("{path}: {problem}\n")).collect::<String>()
+    })?;
+    let upstreams = Upstreams::new(&config.upstreams)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| error.to_string())?;
+    let till = runtime.block_on(open(&config))?;
+    drop(runtime);
+    log::info!("recovered and ready to listen after {} ms", started.elapsed().as_millis());
+    edge::serve::serve(edge::serve::Parts { config, prices: Arc::new(prices), upstreams, till })
+}
+
+async fn open(config: &Config) -> Result<Till<Embedded>, String> {
+    let database = config.data_dir.join(DATABASE);
+    std::fs::create_dir_all(&config.data_dir)
+        .map_err(|error| format!("{}: {error}", config.data_dir.display()))?;
+    let store = Store::open(&database, &audit::schema()).map_err(|error| error.0)?;
+    let ledger = Embedded::new(store.clone());
+    let expired = ledger.expire_all().await.map_err(|error| error.to_string())?;
+    let wallet = Wallet::open(&config.data_dir, store, &config.mints, config.mint_timeout)
+        .await
+        .map_err(|error| error.to_string())?;
+    let reservation = &config.reservation;
+    let (lifetime, every) = (reservation.lifetime, reservation.renew_every);
+    wallet.handle().spawn(reaper::run(ledger.clone(), ledger.live().clone(), lifetime, every));
+    let till = Till::open(ledger, wallet);
+    let recovery = till.recover().await;
+    log::info!("recovery: {} reservations ended, {recovery:?}", expired.len());
+    Ok(till)
+}
+
+/// The one database of a data directory.
+pub const DATABASE: &str = "nutgate.db";
