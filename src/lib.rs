@@ -12,7 +12,7 @@ pub mod ids;
 pub mod ledger;
 pub mod money;
 pub mod pricing;
-//pub mod serve;
+pub mod serve;
 pub mod store;
 pub mod till;
 pub mod upstream;
