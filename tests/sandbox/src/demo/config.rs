@@ -28,6 +28,7 @@ fn model(id: &str) -> String {
     format!(
         "- id: {id}\n  \
            upstreams: [sandbox]\n  \
+           context_length: 128000\n  \
            max_output_tokens: 256\n  \
            price: {{currency: sat, input: 50000, output: 200000}}\n"
     )
