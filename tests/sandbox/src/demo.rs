@@ -5,6 +5,8 @@ mod config;
 mod gateway;
 mod tour;
 
+use std::fmt::Display;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -35,6 +37,12 @@ pub async fn run() -> Result<ExitCode> {
         drop(std::fs::remove_dir_all(&plan.data_dir));
     }
     result
+}
+
+/// For people, on stderr: stdout is for what they may paste.
+pub fn say(text: impl Display) {
+    // Whoever listened there may have gone, which is no reason to end otherwise.
+    drop(writeln!(io::stderr(), "{text}"));
 }
 
 async fn play(plan: &Plan, stop: impl Future<Output = ()>) -> Result<ExitCode> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use cdk::nuts::Token;
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 
 use crate::{CurrencyUnit, Faucet, Mint, MintOptions, Result, TokenFormat};
 
@@ -13,6 +14,13 @@ async fn mint_and_faucet(options: MintOptions) -> Result<(Mint, Arc<Faucet>)> {
     let mint = Mint::start(options).await?;
     let faucet = Arc::new(Faucet::new(&mint.url())?);
     Ok((mint, faucet))
+}
+
+fn redeem_on_the_side(faucet: &Arc<Faucet>, text: &str) -> JoinSet<Result<u64>> {
+    let (faucet, text) = (faucet.clone(), text.to_owned());
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move { faucet.value_in_fresh_wallet(&text).await });
+    tasks
 }
 
 #[tokio::test]
@@ -35,7 +43,7 @@ async fn ecash_of_both_units_and_formats_is_worth_what_it_says_less_the_fee() ->
 #[tokio::test(flavor = "multi_thread")]
 async fn no_proof_is_handed_out_twice_however_many_ask_at_once() -> Result<()> {
     let (_mint, faucet) = mint_and_faucet(MintOptions::default()).await?;
-    let mut asking = tokio::task::JoinSet::new();
+    let mut asking = JoinSet::new();
     for amount in 1..=40 {
         let faucet = faucet.clone();
         asking.spawn(async move { faucet.cashu(amount, CurrencyUnit::Sat, TokenFormat::B).await });
@@ -105,15 +113,12 @@ async fn a_held_swap_is_executed_at_once_and_answered_when_it_is_released() -> R
     let (mint, faucet) = mint_and_faucet(MintOptions::default()).await?;
     let text = faucet.cashu(5, CurrencyUnit::Sat, TokenFormat::B).await?;
     mint.hold_swaps(true);
-    let value = tokio::spawn({
-        let (faucet, text) = (faucet.clone(), text.clone());
-        async move { faucet.value_in_fresh_wallet(&text).await }
-    });
+    let mut value = redeem_on_the_side(&faucet, &text);
     mint.await_swaps(1).await;
     assert!(faucet.is_spent(&text).await?);
-    assert!(!value.is_finished());
+    assert!(value.try_join_next().is_none());
     mint.hold_swaps(false);
-    assert_eq!(value.await??, 5);
+    assert_eq!(value.join_next().await.expect("it was spawned")??, 5);
     Ok(())
 }
 
@@ -122,13 +127,10 @@ async fn stopping_the_mint_drops_a_swap_that_is_held() -> Result<()> {
     let (mut mint, faucet) = mint_and_faucet(MintOptions::default()).await?;
     let text = faucet.cashu(5, CurrencyUnit::Sat, TokenFormat::B).await?;
     mint.hold_swaps(true);
-    let value = tokio::spawn({
-        let (faucet, text) = (faucet.clone(), text.clone());
-        async move { faucet.value_in_fresh_wallet(&text).await }
-    });
+    let mut value = redeem_on_the_side(&faucet, &text);
     mint.await_swaps(1).await;
     mint.stop().await;
-    assert!(value.await?.is_err());
+    assert!(value.join_next().await.expect("it was spawned")?.is_err());
     Ok(())
 }
 

@@ -20,8 +20,9 @@ use cdk_axum::create_mint_router;
 use cdk_fake_wallet::FakeWallet;
 use cdk_sqlite::MintSqliteDatabase;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::listening::{Cut, Cuttable, Port};
 use crate::{Error, Result};
@@ -86,11 +87,13 @@ impl Mint {
         format!("http://127.0.0.1:{}", self.port.number())
     }
 
-    /// Refuses connections and drops those it has. What the mint knows is kept, and a swap it
-    /// has already received is still finished.
+    /// Refuses connections and drops those it has. What the mint knows is kept, and swaps that it
+    /// has already received are finished before this returns.
     pub async fn stop(&mut self) {
         if let Some(serving) = self.serving.take() {
             serving.end().await;
+            self.controls.swaps.close();
+            self.controls.swaps.wait().await;
             // Failing to keep the number shows when it is taken again, where it can be reported.
             drop(self.port.keep());
         }
@@ -141,11 +144,12 @@ struct Controls {
     hold: watch::Sender<bool>,
     lose: watch::Sender<bool>,
     decided: watch::Sender<u64>,
+    swaps: TaskTracker,
 }
 
 struct Serving {
     all: CancellationToken,
-    server: JoinHandle<()>,
+    server: JoinSet<()>,
     closed: mpsc::Receiver<Infallible>,
 }
 
@@ -162,7 +166,8 @@ impl Serving {
         let all = CancellationToken::new();
         let (listener, closed) = Cuttable::new(port.listen()?, all.clone());
         let stopped = all.clone();
-        let server = tokio::spawn(async move {
+        let mut server = JoinSet::new();
+        server.spawn(async move {
             tokio::select! {
                 () = stopped.cancelled() => {}
                 served = async { axum::serve(listener, router).await } => {
@@ -177,8 +182,10 @@ impl Serving {
 
     async fn end(mut self) {
         self.all.cancel();
-        if let Err(error) = (&mut self.server).await {
-            log::error!("the mint's server failed: {error}");
+        while let Some(ended) = self.server.join_next().await {
+            if let Err(error) = ended {
+                log::error!("the mint's server failed: {error}");
+            }
         }
         // Nothing is ever sent: this waits until every connection has dropped its sender.
         while self.closed.recv().await.is_some() {}
@@ -202,7 +209,7 @@ async fn meddle_with_swaps(
     }
     // On its own task: cdk leaves inputs pending for ever when its handler is dropped half way,
     // and a client that dies in a test must find either nothing done or all of it.
-    let swap = tokio::spawn({
+    let swap = controls.swaps.spawn({
         let controls = controls.clone();
         async move {
             let answer = next.run(request).await;

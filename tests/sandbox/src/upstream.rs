@@ -13,14 +13,14 @@ mod tests;
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::listening::Port;
@@ -181,41 +181,36 @@ impl Shared {
     }
 }
 
+/// Aborts the server, and with it every connection, when it is dropped.
 struct Serving {
     stop: CancellationToken,
-    server: JoinHandle<()>,
+    server: JoinSet<()>,
 }
 
 impl Serving {
     fn start(listener: TcpListener, shared: Arc<Shared>) -> Self {
         let stop = CancellationToken::new();
-        let server = tokio::spawn({
-            let stop = stop.clone();
-            async move {
-                // Aborts the connections when it is dropped, which closes their sockets.
-                let mut connections = JoinSet::new();
-                tokio::select! {
-                    () = stop.cancelled() => {}
-                    () = accept(&listener, &shared, &mut connections) => {}
-                }
-                drop(listener);
-                connections.shutdown().await;
+        let mut server = JoinSet::new();
+        let stopped = stop.clone();
+        server.spawn(async move {
+            let mut connections = JoinSet::new();
+            tokio::select! {
+                () = stopped.cancelled() => {}
+                () = accept(&listener, &shared, &mut connections) => {}
             }
+            drop(listener);
+            connections.shutdown().await;
         });
         Self { stop, server }
     }
 
     async fn end(mut self) {
         self.stop.cancel();
-        if let Err(error) = (&mut self.server).await {
-            log::error!("the upstream's server failed: {error}");
+        while let Some(ended) = self.server.join_next().await {
+            if let Err(error) = ended {
+                log::error!("the upstream's server failed: {error}");
+            }
         }
-    }
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        self.stop.cancel();
     }
 }
 

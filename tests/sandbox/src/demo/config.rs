@@ -5,10 +5,7 @@ use crate::Misbehaviour;
 
 pub(super) fn text(plan: &Plan, mint_url: &str, upstream_base_url: &str) -> String {
     let Plan { gateway_port, admin_port, data_dir, .. } = plan;
-    let models: String = std::iter::once("demo".to_owned())
-        .chain(Misbehaviour::ALL.into_iter().map(Misbehaviour::model))
-        .map(|id| model(&id))
-        .collect();
+    let models: String = Misbehaviour::models().map(|id| model(&id)).collect();
     // A path is written as JSON, which is YAML and escapes whatever a directory may be called.
     let data_dir = serde_json::Value::from(data_dir.join("nutgate").display().to_string());
     format!(
@@ -28,6 +25,7 @@ fn model(id: &str) -> String {
     format!(
         "- id: {id}\n  \
            upstreams: [sandbox]\n  \
+           context_length: 128000\n  \
            max_output_tokens: 256\n  \
            price: {{currency: sat, input: 50000, output: 200000}}\n"
     )

@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
+use super::say;
 use crate::{Error, Result};
 
 pub(super) struct Gateway(Child);
@@ -20,7 +21,7 @@ pub(super) struct Gateway(Child);
 impl Gateway {
     pub(super) fn spawn(nutgate: &Path, config: &Path) -> Result<Self> {
         let child = Command::new(nutgate)
-            .arg("--config")
+            .args(["serve", "--config"])
             .arg(config)
             .stdin(Stdio::null())
             // Whatever it says goes to stderr: stdout is for what the reader may paste.
@@ -36,7 +37,7 @@ impl Gateway {
     /// Returns when the gateway has ended by itself, which in a demo is never right.
     pub(super) async fn ended(&mut self) -> Result<ExitCode> {
         let status = self.0.wait().await?;
-        eprintln!("nutgate ended: {status}");
+        say(format_args!("nutgate ended: {status}"));
         Ok(exit_code(status))
     }
 
@@ -48,7 +49,8 @@ impl Gateway {
         match timeout(DRAIN_MAX, self.0.wait()).await {
             Ok(status) => status.map(|_| ExitCode::SUCCESS).map_err(Error::from),
             Err(_) => {
-                eprintln!("nutgate did not end within {} s: killing it", DRAIN_MAX.as_secs());
+                let seconds = DRAIN_MAX.as_secs();
+                say(format_args!("nutgate did not end within {seconds} s: killing it"));
                 self.0.kill().await?;
                 Ok(ExitCode::FAILURE)
             }

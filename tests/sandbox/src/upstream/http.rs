@@ -1,10 +1,10 @@
 //! Just enough HTTP/1.1 to read requests off a connection.
 
 use std::io;
-use std::time::Instant;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::time::Instant;
 
 use super::Seen;
 

@@ -128,6 +128,11 @@ impl Misbehaviour {
         format!("demo{}", self.suffix())
     }
 
+    /// `demo`, which behaves, and after it the model of each misbehaviour.
+    pub fn models() -> impl Iterator<Item = String> {
+        std::iter::once("demo".to_owned()).chain(Self::ALL.into_iter().map(Self::model))
+    }
+
     pub fn of_model(model: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|misbehaviour| model.ends_with(misbehaviour.suffix()))
     }

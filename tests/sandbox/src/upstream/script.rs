@@ -87,13 +87,8 @@ impl Script {
     }
 
     pub(super) fn models() -> Self {
-        let names = std::iter::once("demo".to_owned())
-            .chain(Misbehaviour::ALL.into_iter().map(Misbehaviour::model));
-        let data: Vec<Value> = names
-            .map(|id| {
-                json!({"id": id, "object": "model", "created": 1_700_000_000, "owned_by": "sandbox"})
-            })
-            .collect();
+        let entry = |id| json!({"id": id, "object": "model", "created": 0, "owned_by": "sandbox"});
+        let data: Vec<Value> = Misbehaviour::models().map(entry).collect();
         let body = json!({"object": "list", "data": data}).to_string();
         Self::whole(200, "application/json", &[], &body)
     }
