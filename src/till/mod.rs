@@ -1,0 +1,145 @@
+//! The till: where ecash becomes balance and balance becomes ecash again.
+//!
+//! It puts the ledger and the wallet in order so that no crash between them loses or makes
+//! money: value that reached us is credited under an id that a repetition finds again, value
+//! that leaves is booked before it leaves.
+//!
+//! What must finish runs on the wallet's runtime, as a flight ([`flights`]): callers for the
+//! same token or account board the same one, wait a bounded time, and may leave. What a dead
+//! process left, or a mint that was away, is finished by [`keeper`].
+//!
+//! ```text
+//! redeem   wallet: recorded → redeemed      ledger: deposit        wallet: credited
+//! refund   ledger: withdrawal begun         wallet: issued         ledger: committed
+//! ```
+//!
+//! Every arrow is idempotent by an id made before the first of them: a crash between two is
+//! repaired by doing the rest again.
+
+mod flights;
+mod keeper;
+mod redeem;
+mod refund;
+#[cfg(test)]
+mod refund_tests;
+#[cfg(test)]
+mod support;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use self::flights::Flights;
+use crate::ids::{AccountId, DepositId};
+use crate::ledger::Ledger;
+use crate::money::Msat;
+use crate::wallet::Wallet;
+
+pub use crate::wallet::{CashuToken, RedeemRefused};
+
+/// A token that has become balance, now or earlier.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redeemed {
+    pub account: AccountId,
+    /// What was credited: the token's value less the mint's fee.
+    pub amount: Msat,
+    /// False when this very token had been redeemed before.
+    pub fresh: bool,
+}
+
+/// What is asked back: an exact amount, or with `None` everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RefundAsk {
+    pub amount: Option<Msat>,
+    /// Which mint's ecash; `None` is the one the account was last paid with.
+    pub mint: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refunded {
+    pub cashu_token: CashuToken,
+    pub amount: Msat,
+    pub mint: String,
+    pub unit: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RefundRefused {
+    #[error("unknown account")]
+    NoAccount,
+    #[error("No balance to refund")]
+    NothingToRefund,
+    #[error("less than one unit of the mint is available")]
+    TooSmall { available: Msat },
+    #[error("{} msat are available", available.get())]
+    Insufficient { available: Msat },
+    #[error("{open} ongoing requests")]
+    InProgress { open: u64 },
+    #[error("the mint is not accepted")]
+    MintNotAccepted,
+    /// Booked; the ecash cannot be composed without the mint, which does not answer.
+    #[error("the refund is pending")]
+    Pending,
+    #[error("the ledger cannot be reached")]
+    LedgerUnavailable,
+}
+
+/// What recovery did, for the log and for `nutgate serve`'s first lines.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recovery {
+    pub redemptions_completed: u64,
+    pub redemptions_forgotten: u64,
+    pub redemptions_unknown: u64,
+    pub withdrawals_completed: u64,
+    pub withdrawals_pending: u64,
+}
+
+/// The ledger and the wallet, in order. Cheap to clone.
+pub struct Till<L: Ledger>(Arc<Inner<L>>);
+
+struct Inner<L> {
+    ledger: L,
+    wallet: Wallet,
+    redemptions: Flights<DepositId, Landed>,
+    refunds: Flights<AccountId, (Option<RefundAsk>, Result<Refunded, RefundRefused>)>,
+    kept: AtomicBool,
+}
+
+/// How a redemption's flight ended; nothing when it decided nothing and the passengers are to
+/// start their own.
+type Landed = Option<Result<Redeemed, RedeemRefused>>;
+
+impl<L: Ledger> Till<L> {
+    /// Puts the two in order. Call [`Till::recover`] before anything else uses them.
+    pub fn open(ledger: L, wallet: Wallet) -> Self {
+        Self(Arc::new(Inner {
+            ledger,
+            wallet,
+            redemptions: Flights::default(),
+            refunds: Flights::default(),
+            kept: AtomicBool::new(false),
+        }))
+    }
+
+    pub fn ledger(&self) -> &L {
+        &self.0.ledger
+    }
+
+    pub fn wallet(&self) -> &Wallet {
+        &self.0.wallet
+    }
+}
+
+impl<L: Ledger> Clone for Till<L> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<L: Ledger> fmt::Debug for Till<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Till")
+    }
+}

@@ -1,0 +1,236 @@
+//! Withdraw, then issue: balance becomes a token, booked before it leaves.
+//!
+//! What a repetition answers is the token that was lost on its way, not a second one: first a
+//! withdrawal that was begun and not finished, then whatever can newly be withdrawn, then the
+//! last withdrawal again.
+
+use super::flights::{Boarding, Flight};
+use super::{RefundAsk, RefundRefused, Refunded, Till};
+use crate::crash::{self, Step};
+use crate::ids::{AccountId, WithdrawalId};
+use crate::ledger::{
+    Account, Amount, Ledger, Unavailable, Withdrawal, WithdrawalAsk, WithdrawalDenied,
+    WithdrawalState,
+};
+use crate::money::Msat;
+use crate::wallet::{Issue, Unit};
+
+type Outcome = Result<Refunded, RefundRefused>;
+
+impl<L: Ledger> Till<L> {
+    /// Gives value back as ecash. Repeated when nothing more is left, it answers the last
+    /// refund again.
+    pub async fn refund(&self, account: AccountId, ask: RefundAsk) -> Outcome {
+        let patience = self.wallet().timeout();
+        for _ in 0..FLIGHTS_MAX {
+            let waiting = match self.0.refunds.board(&account) {
+                Boarding::Pilot(flight) => {
+                    flight.asked();
+                    let waiting = flight.waiting();
+                    let flown = self.clone().fly_refund(flight, account.clone(), ask.clone());
+                    self.wallet().handle().spawn(flown);
+                    waiting
+                }
+                Boarding::Passenger(waiting) => waiting,
+            };
+            match waiting.outcome(patience).await {
+                Some((asked, outcome)) if asked.as_ref() == Some(&ask) => return outcome,
+                Some(_) => {}
+                None => return Err(RefundRefused::Pending),
+            }
+        }
+        Err(RefundRefused::Pending)
+    }
+
+    async fn fly_refund(
+        self,
+        flight: Flight<AccountId, (Option<RefundAsk>, Outcome)>,
+        account: AccountId,
+        ask: RefundAsk,
+    ) {
+        let outcome = self.refund_now(&account, &ask).await;
+        flight.land((Some(ask), outcome));
+    }
+
+    async fn refund_now(&self, account: &AccountId, ask: &RefundAsk) -> Outcome {
+        let holder = self.ledger().account(account.clone()).await.map_err(unanswered)?;
+        let holder = holder.ok_or(RefundRefused::NoAccount)?;
+        let last = self.last_withdrawal(account, &holder).await?;
+        if let Some(begun) = last.as_ref().filter(|last| last.state == WithdrawalState::Begun) {
+            return self.finish(begun).await;
+        }
+        if ask.amount.is_none() && holder.open_reservations > 0 {
+            return Err(RefundRefused::InProgress { open: holder.open_reservations });
+        }
+        let sources = self.sources(account, ask).await?;
+        let payable: Vec<(String, Unit, Msat)> = sources
+            .into_iter()
+            .filter_map(|(mint, unit)| {
+                let amount = whole(&unit, ask.amount, holder.available)?;
+                Some((mint, unit, amount))
+            })
+            .collect();
+        if payable.is_empty() {
+            return self.nothing_new(ask, &holder, last.as_ref()).await;
+        }
+        let Some((mint, unit, _)) = self.source_that_holds(payable).await else {
+            log::error!("refund of {account}: no mint's pool holds what the ledger owes");
+            return Err(RefundRefused::Pending);
+        };
+        self.withdraw(account, ask, &holder, mint, unit).await
+    }
+
+    async fn withdraw(
+        &self,
+        account: &AccountId,
+        ask: &RefundAsk,
+        holder: &Account,
+        mint: String,
+        unit: Unit,
+    ) -> Outcome {
+        let amount = match ask.amount {
+            Some(amount) => Amount::Exactly(amount),
+            None => Amount::Everything { unit: unit.size },
+        };
+        let id = WithdrawalId::nth(account, holder.withdrawals);
+        let account = account.clone();
+        let begin = WithdrawalAsk { id, account, amount, mint, unit: unit.name };
+        let begun = self.ledger().withdraw_begin(begin).await.map_err(unanswered)?;
+        let withdrawal = begun.map_err(denied)?;
+        crash::point(Step::WithdrawBegun);
+        self.finish(&withdrawal).await
+    }
+
+    /// Issues what is booked and says so to the ledger. Repeated, it is the same token.
+    pub(super) async fn finish(&self, withdrawal: &Withdrawal) -> Outcome {
+        let issue = Issue {
+            id: withdrawal.id.clone(),
+            account: withdrawal.account.clone(),
+            mint: withdrawal.mint.clone(),
+            unit: withdrawal.unit.clone(),
+            amount: withdrawal.amount,
+        };
+        let issued = self.wallet().issue(&issue).await.map_err(|error| {
+            log::error!("withdrawal {}: not issued yet: {error}", withdrawal.id);
+            RefundRefused::Pending
+        })?;
+        let cashu_token = issued.ok_or(RefundRefused::Pending)?;
+        crash::point(Step::ChangeIssued);
+        if withdrawal.state == WithdrawalState::Begun {
+            let committed = self.ledger().withdraw_commit(withdrawal.id.clone()).await;
+            committed.map_err(unanswered)?;
+            crash::point(Step::WithdrawCommitted);
+        }
+        Ok(Refunded {
+            cashu_token,
+            amount: withdrawal.amount,
+            mint: withdrawal.mint.clone(),
+            unit: withdrawal.unit.clone(),
+        })
+    }
+
+    async fn last_withdrawal(
+        &self,
+        account: &AccountId,
+        holder: &Account,
+    ) -> Result<Option<Withdrawal>, RefundRefused> {
+        let Some(sequence) = holder.withdrawals.checked_sub(1) else { return Ok(None) };
+        let id = WithdrawalId::nth(account, sequence);
+        self.ledger().withdrawal(id).await.map_err(unanswered)
+    }
+
+    /// Nothing can newly be withdrawn: the last withdrawal again, if it is what was asked.
+    async fn nothing_new(
+        &self,
+        ask: &RefundAsk,
+        holder: &Account,
+        last: Option<&Withdrawal>,
+    ) -> Outcome {
+        let available = holder.available;
+        let last = last.filter(|last| last.state == WithdrawalState::Committed);
+        match (ask.amount, last) {
+            (None, Some(last)) => self.finish(last).await,
+            (Some(amount), Some(last)) if last.amount == amount => self.finish(last).await,
+            _ if available == Msat::ZERO => Err(RefundRefused::NothingToRefund),
+            (Some(amount), _) if amount > available => {
+                Err(RefundRefused::Insufficient { available })
+            }
+            _ => Err(RefundRefused::TooSmall { available }),
+        }
+    }
+
+    /// The mints and units to pay from, best first: what the account was last paid with, then
+    /// the accepted ones in configuration's order. Another unit only if the mint asked for has
+    /// not that one: else what is below one sat would be a refund of its own in msat, and a
+    /// repetition not the same token.
+    async fn sources(
+        &self,
+        account: &AccountId,
+        ask: &RefundAsk,
+    ) -> Result<Vec<(String, Unit)>, RefundRefused> {
+        let asked = match &ask.mint {
+            Some(url) => {
+                let accepted = self.wallet().accepted_url(url);
+                Some(accepted.ok_or(RefundRefused::MintNotAccepted)?)
+            }
+            None => None,
+        };
+        let paid = self.wallet().last_paid_with(account).await.unwrap_or_default();
+        let paid = paid.and_then(|(mint, unit)| Some((mint, Unit::named(&unit)?)));
+        let paid_unit = paid.as_ref().map(|(_, unit)| unit.clone());
+        let accepted = self.wallet().accepted().into_iter().flat_map(|mint| {
+            let url = mint.url;
+            mint.units.into_iter().map(move |unit| (url.clone(), unit))
+        });
+        let mut sources: Vec<(String, Unit)> = paid.into_iter().chain(accepted).collect();
+        sources.retain(|(mint, _)| asked.as_ref().is_none_or(|asked| asked == mint));
+        if sources.iter().any(|(_, unit)| Some(unit) == paid_unit.as_ref()) {
+            sources.retain(|(_, unit)| Some(unit) == paid_unit.as_ref());
+        }
+        Ok(sources)
+    }
+
+    /// The first source whose pool composes its amount, or is worth it at least.
+    async fn source_that_holds(
+        &self,
+        sources: Vec<(String, Unit, Msat)>,
+    ) -> Option<(String, Unit, Msat)> {
+        for (mint, unit, amount) in sources {
+            if self.wallet().can_compose(&mint, &unit, amount).await {
+                return Some((mint, unit, amount));
+            }
+            let holdings = self.wallet().holdings().await.unwrap_or_default();
+            let held = holdings.iter().find(|held| held.mint == mint && held.unit == unit.name);
+            if held.is_some_and(|held| held.amount >= amount) {
+                return Some((mint, unit, amount));
+            }
+        }
+        None
+    }
+}
+
+/// What of this unit can be paid: the exact amount if it is whole units and there, or all that
+/// is there in whole units.
+fn whole(unit: &Unit, asked: Option<Msat>, available: Msat) -> Option<Msat> {
+    let amount = asked.unwrap_or(available.floor_to(unit.size));
+    let payable =
+        amount > Msat::ZERO && amount <= available && amount.floor_to(unit.size) == amount;
+    payable.then_some(amount)
+}
+
+fn denied(denied: WithdrawalDenied) -> RefundRefused {
+    match denied {
+        WithdrawalDenied::NoAccount => RefundRefused::NoAccount,
+        WithdrawalDenied::Insufficient { available } => RefundRefused::Insufficient { available },
+        WithdrawalDenied::TooSmall { available } => RefundRefused::TooSmall { available },
+        WithdrawalDenied::RequestsInProgress { open } => RefundRefused::InProgress { open },
+    }
+}
+
+fn unanswered(why: Unavailable) -> RefundRefused {
+    log::warn!("refund: the ledger does not answer: {why:?}");
+    RefundRefused::LedgerUnavailable
+}
+
+/// Flights a caller boards before it is told to come back: the others were asked otherwise.
+const FLIGHTS_MAX: u32 = 8;

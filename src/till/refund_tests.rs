@@ -1,0 +1,241 @@
+//! Refunds against a real mint: what comes back is worth what was booked, once.
+
+use nutgate_sandbox::CurrencyUnit;
+use tokio::task::JoinSet;
+
+use super::support::{Bench, holds, sat};
+use super::{Recovery, RefundAsk, RefundRefused};
+use crate::ids::{AccountId, WithdrawalId};
+use crate::ledger::{Amount, Ledger, WithdrawalAsk};
+use crate::money::Msat;
+use crate::wallet::Issue;
+
+#[tokio::test]
+async fn change_is_worth_what_is_left_and_repeating_gives_the_same_text() {
+    let bench = Bench::start().await;
+    let account = bench.funded(100).await;
+    bench.spend(&account, Msat::new(30_400).unwrap()).await;
+    let swaps = bench.mint.swap_count();
+    let change = bench.refund(&account).await.unwrap();
+    assert_eq!((change.amount, change.unit.as_str()), (sat(69), "sat"));
+    assert_eq!(change.mint, bench.mint.url());
+    assert_eq!(bench.refund(&account).await.unwrap(), change);
+    assert_eq!(bench.mint.swap_count(), swaps, "no mint is needed");
+    assert_eq!(holds(&bench.till, &account).await.available.get(), 600, "less than a sat stays");
+    assert_eq!(bench.value_of(&change).await, 69);
+    let audit = bench.audit().await;
+    assert_eq!((audit.issued, audit.pool), (sat(69), sat(31)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn simultaneous_refunds_of_one_account_are_one() {
+    let bench = Bench::start().await;
+    let account = bench.funded(50).await;
+    let mut calls = JoinSet::new();
+    for _ in 0..20 {
+        let (till, account) = (bench.till.clone(), account.clone());
+        calls.spawn(async move { till.refund(account, RefundAsk::default()).await });
+    }
+    let answers: Vec<_> = calls.join_all().await.into_iter().map(Result::unwrap).collect();
+    assert!(answers.iter().all(|answer| *answer == answers[0]));
+    assert_eq!(answers[0].amount, sat(50));
+    assert_eq!(holds(&bench.till, &account).await.refunded, sat(50));
+    bench.audit().await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_refunded_is_refused_by_its_reason() {
+    let bench = Bench::start().await;
+    let nobody = AccountId::stored("nobody");
+    assert_eq!(bench.refund(&nobody).await, Err(RefundRefused::NoAccount));
+    let account = bench.funded(2).await;
+    let available = sat(2);
+    let refused = bench.refund_sats(&account, 3).await;
+    assert_eq!(refused, Err(RefundRefused::Insufficient { available }));
+    let elsewhere = RefundAsk { amount: None, mint: Some("https://mint.example".to_owned()) };
+    let refused = bench.till.refund(account.clone(), elsewhere).await;
+    assert_eq!(refused, Err(RefundRefused::MintNotAccepted));
+    let half = RefundAsk { amount: Msat::new(1_500), mint: None };
+    let refused = bench.till.refund(account.clone(), half).await;
+    assert_eq!(refused, Err(RefundRefused::TooSmall { available }), "half a sat");
+    bench.spend(&account, Msat::new(1_500).unwrap()).await;
+    let available = Msat::new(500).unwrap();
+    assert_eq!(bench.refund(&account).await, Err(RefundRefused::TooSmall { available }));
+    bench.spend(&account, available).await;
+    assert_eq!(bench.refund(&account).await, Err(RefundRefused::NothingToRefund));
+}
+
+#[tokio::test]
+async fn every_account_is_refunded_in_full_or_in_part_while_the_mint_is_down() {
+    let mut bench = Bench::start().await;
+    let mut accounts = Vec::new();
+    for amount in [1, 2, 3, 5, 7, 10, 21, 33, 64, 100, 255, 1000] {
+        accounts.push((bench.funded(amount).await, amount));
+    }
+    for (account, amount) in &accounts {
+        bench.spend(account, Msat::new(amount * 313).unwrap()).await;
+    }
+    bench.mint.stop().await;
+    let mut changes = Vec::new();
+    for (account, amount) in accounts.iter().filter(|(_, amount)| *amount > 1) {
+        let change = bench.refund(account).await.unwrap();
+        assert_eq!(change.amount.get(), amount * 687 / 1000 * 1000);
+        changes.push(change);
+    }
+    bench.mint.start_again().await.unwrap();
+    for change in changes {
+        assert_eq!(bench.value_of(&change).await, change.amount.whole_sats());
+    }
+    bench.audit().await;
+}
+
+/// Leaves 6 sats in {1, 1, 4}, of which 3 cannot be composed.
+async fn uncomposable(bench: &Bench) -> AccountId {
+    let account = bench.funded(8).await;
+    assert_eq!(bench.refund_sats(&account, 2).await.unwrap().amount, sat(2));
+    account
+}
+
+#[tokio::test]
+async fn what_the_pool_cannot_compose_is_exchanged_at_the_mint() {
+    let bench = Bench::start().await;
+    let account = uncomposable(&bench).await;
+    let swaps = bench.mint.swap_count();
+    let change = bench.refund_sats(&account, 3).await.unwrap();
+    assert_eq!(bench.mint.swap_count(), swaps + 1);
+    assert_eq!(bench.value_of(&change).await, 3);
+    assert_eq!(bench.refund(&account).await.unwrap().amount, sat(3));
+    bench.audit().await;
+}
+
+#[tokio::test]
+async fn an_exchange_whose_answer_is_lost_still_pays() {
+    let bench = Bench::start().await;
+    let account = uncomposable(&bench).await;
+    bench.mint.lose_swap_answers(true);
+    let change = bench.refund_sats(&account, 3).await.unwrap();
+    bench.mint.lose_swap_answers(false);
+    assert_eq!(bench.value_of(&change).await, 3);
+    bench.audit().await;
+}
+
+#[tokio::test]
+async fn a_refund_that_needs_a_mint_that_is_down_is_pending_and_done_when_it_is_back() {
+    let mut bench = Bench::start().await;
+    let account = uncomposable(&bench).await;
+    bench.mint.stop().await;
+    assert_eq!(bench.refund_sats(&account, 3).await, Err(RefundRefused::Pending));
+    assert_eq!(bench.refund(&account).await, Err(RefundRefused::Pending), "it is the same one");
+    assert_eq!(holds(&bench.till, &account).await.available, sat(3));
+    assert_eq!(bench.audit().await.pool, sat(6), "its proofs pay others meanwhile");
+    bench.mint.start_again().await.unwrap();
+    let recovery = bench.till.recover().await;
+    assert_eq!(recovery, Recovery { withdrawals_completed: 1, ..Recovery::default() });
+    let change = bench.refund(&account).await.unwrap();
+    assert_eq!(change.amount, sat(3), "what was left is a refund of its own");
+    bench.audit().await;
+}
+
+#[tokio::test]
+async fn an_exchange_that_hangs_is_finished_by_the_next_process() {
+    let bench = Bench::start().await;
+    let account = uncomposable(&bench).await;
+    bench.mint.hold_swaps(true);
+    let (till, asking) = (bench.till.clone(), account.clone());
+    let ask = RefundAsk { amount: Some(sat(3)), mint: None };
+    tokio::spawn(async move { till.refund(asking, ask).await });
+    bench.mint.await_swaps(2).await;
+    let (_dir, till) = bench.after_a_crash().await;
+    assert_eq!(till.recover().await.withdrawals_completed, 1);
+    let change = till.refund(account, RefundAsk::default()).await.unwrap();
+    bench.mint.hold_swaps(false);
+    assert_eq!(change.amount, sat(3));
+    assert_eq!(bench.value_of(&change).await, 3);
+}
+
+#[tokio::test]
+async fn killed_at_any_step_of_a_refund_the_next_process_gives_the_same_token_once() {
+    let bench = Bench::start().await;
+    let account = bench.funded(40).await;
+    let id = WithdrawalId::nth(&account, 0);
+    let (mint, unit) = (bench.mint.url(), "sat".to_owned());
+    let amount = Amount::Everything { unit: sat(1) };
+    let ask = WithdrawalAsk {
+        id: id.clone(),
+        account: account.clone(),
+        amount,
+        mint: mint.clone(),
+        unit: unit.clone(),
+    };
+    bench.till.ledger().withdraw_begin(ask).await.unwrap().unwrap();
+    let (_begun, after_begun) = bench.after_a_crash().await;
+    let issue = Issue { id, account: account.clone(), mint, unit, amount: sat(40) };
+    let issued = bench.till.wallet().issue(&issue).await.unwrap().unwrap();
+    let (_issued, after_issued) = bench.after_a_crash().await;
+    for till in [after_begun, after_issued] {
+        assert_eq!(till.recover().await.withdrawals_completed, 1);
+        let change = till.refund(account.clone(), RefundAsk::default()).await.unwrap();
+        assert_eq!(change.cashu_token, issued, "derived from the same rows and seed");
+        assert_eq!(till.recover().await, Recovery::default());
+    }
+    assert_eq!(bench.faucet.value_in_fresh_wallet(issued.reveal()).await.unwrap(), 40);
+}
+
+#[tokio::test]
+async fn proofs_of_a_retired_keyset_are_swapped_out_and_still_pay() {
+    let bench = Bench::start().await;
+    let account = bench.funded(30).await;
+    bench.mint.rotate_keyset(CurrencyUnit::Sat).await.unwrap();
+    bench.till.wallet().refresh_keysets().await;
+    assert!(bench.till.wallet().leave_inactive_keysets().await.unwrap() > 0);
+    assert_eq!(bench.till.wallet().leave_inactive_keysets().await.unwrap(), 0);
+    let change = bench.refund(&account).await.unwrap();
+    assert_eq!(bench.value_of(&change).await, 30);
+    bench.audit().await;
+}
+
+#[tokio::test]
+async fn tampering_with_a_row_of_money_shows_in_the_audit() {
+    let bench = Bench::start().await;
+    let account = bench.funded(12).await;
+    bench.refund_sats(&account, 5).await.unwrap();
+    bench.audit().await;
+    for tampering in [
+        "UPDATE proofs SET amount = amount * 2 WHERE holder IS NULL AND amount = 1",
+        "UPDATE proofs SET amount = 16 WHERE holder IS NOT NULL AND amount = 4",
+        "DELETE FROM proofs WHERE holder IS NULL",
+        "UPDATE outgoing SET amount_msat = amount_msat - 1000",
+        "UPDATE redemptions SET amount_msat = amount_msat + 1000",
+        "DELETE FROM redemptions",
+    ] {
+        let probe = move |connection: &rusqlite::Connection| {
+            connection.execute_batch("SAVEPOINT probe")?;
+            connection.execute_batch(tampering)?;
+            let audit = crate::wallet::audit_rows(connection)?;
+            connection.execute_batch("ROLLBACK TO probe; RELEASE probe")?;
+            Ok(audit)
+        };
+        let audit = bench.store.write(crate::store::Durability::Process, probe).await.unwrap();
+        assert!(!audit.is_consistent(), "{tampering}");
+    }
+    bench.audit().await;
+}
+
+#[tokio::test]
+async fn a_token_that_was_claimed_is_noted_as_such() {
+    let bench = Bench::start().await;
+    let account = bench.funded(9).await;
+    let change = bench.refund(&account).await.unwrap();
+    let age = |connection: &rusqlite::Connection| {
+        Ok(connection.execute("UPDATE outgoing SET checked_ms = 0", [])?)
+    };
+    let store = &bench.store;
+    store.write(crate::store::Durability::Process, age).await.unwrap();
+    assert_eq!(bench.till.wallet().note_claimed().await.unwrap(), 0);
+    assert_eq!(bench.value_of(&change).await, 9);
+    store.write(crate::store::Durability::Process, age).await.unwrap();
+    assert_eq!(bench.till.wallet().note_claimed().await.unwrap(), 1);
+    let audit = bench.audit().await;
+    assert_eq!((audit.issued, audit.claimed), (sat(9), sat(9)));
+    assert_eq!(bench.refund(&account).await.unwrap(), change, "and it stays the last refund");
+}

@@ -1,0 +1,369 @@
+//! Redeeming: somebody's token becomes proofs of ours, once.
+//!
+//! ```text
+//!            recorded ──────────▶ redeemed ──▶ credited
+//!             ▲    │  the mint has signed   the ledger has the deposit
+//!             │    ▼
+//!             lapsed ──▶ (forgotten)
+//! ```
+//!
+//! The row is on disk, with the counters of its outputs, before the mint is asked; it never
+//! holds the token. What the mint's answer means:
+//!
+//! | answer | the row | the client reads |
+//! |---|---|---|
+//! | signatures | `redeemed` | the deposit |
+//! | no connection, or rate limited | `lapsed` | the token is untouched |
+//! | anything else | as [`attempt::look`] finds: | |
+//! | … it happened | `redeemed` | the deposit |
+//! | … unspent | `lapsed` | why the mint refused; the token is untouched |
+//! | … keyset inactive | new outputs, asked once more | |
+//! | … spent by somebody else | forgotten | already spent |
+//! | … pending, or no answer | `recorded` | not known; repeating finds out |
+//!
+//! A repetition of a `recorded` or `lapsed` token first looks, then asks again with the very
+//! same outputs, so that it can only be credited once. `lapsed` rows get one late look before
+//! they are forgotten: a request given up for unseen may still have been on its way.
+
+use std::sync::Arc;
+
+use cdk::nuts::BlindSignature;
+
+use super::attempt::{self, Fate};
+use super::incoming::{Incoming, Inputs, unfetched};
+use super::mint::{Mint, MintError};
+use super::rows::{Attempt, RedemptionRow, State};
+use super::{RedeemRefused, Redemption, Wallet, split};
+use crate::clock::UnixMs;
+use crate::crash::{self, Step};
+use crate::ids::{AccountId, DepositId};
+use crate::money::Msat;
+use crate::store::{Durability, StoreError};
+
+/// What is known of a redemption whose token is not at hand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Resolved {
+    /// The proofs are ours: it can be credited.
+    Redeemed(Redemption),
+    /// The mint had not taken it: the token is still the client's.
+    Forgotten,
+    Unknown,
+}
+
+/// What one redemption needs while it runs.
+struct Run<'w> {
+    wallet: &'w Wallet,
+    mint: Arc<Mint>,
+    row: RedemptionRow,
+}
+
+impl Wallet {
+    /// Makes the token's value ours; the caller deposits it and says so to [`Self::credited`].
+    /// `asked` is called before the first thing that could take the token.
+    ///
+    /// One call at a time per token, and never dropped half way: see the till's flights.
+    pub(crate) async fn redeem(
+        &self,
+        text: &str,
+        into: AccountId,
+        at_least: Msat,
+        asked: &(dyn Fn() + Send + Sync),
+    ) -> Result<Redemption, RedeemRefused> {
+        let id = DepositId::of_cashu_token(text);
+        let known = self.redemption_row(&id).await.map_err(unrecorded)?;
+        if let Some(row) = &known
+            && matches!(row.state, State::Redeemed | State::Credited)
+        {
+            return Ok(Redemption::of(row));
+        }
+        let incoming = Incoming::parse(text, self.mints())?;
+        let inputs = incoming.inputs().await?;
+        let mint = incoming.mint.clone();
+        match known {
+            Some(row) => {
+                asked();
+                Run { wallet: self, mint, row }.resume(inputs, into, at_least).await
+            }
+            None => {
+                let row = self.plan(id, into, at_least, &incoming, &inputs).await?;
+                asked();
+                let row = self.record(row).await?;
+                crash::point(Step::RedeemRecorded);
+                Run { wallet: self, mint, row }.ask(inputs).await
+            }
+        }
+    }
+
+    /// Values, fees and outputs of a redemption that is not written down yet.
+    async fn plan(
+        &self,
+        id: DepositId,
+        account: AccountId,
+        at_least: Msat,
+        incoming: &Incoming,
+        inputs: &Inputs,
+    ) -> Result<RedemptionRow, RedeemRefused> {
+        let overflow = || RedeemRefused::Invalid("worth more than can be counted".to_owned());
+        let worth = |count| incoming.unit.msat(count).ok_or_else(overflow);
+        let net = incoming.value.checked_sub(inputs.fee).filter(|net| *net > 0);
+        let net = net.ok_or(RedeemRefused::FeesExceedAmount)?;
+        let amount = worth(net)?;
+        enough(amount, at_least)?;
+        let keyset =
+            incoming.mint.active(&incoming.unit).await.map_err(|error| unfetched(&error))?;
+        let unusable = || RedeemRefused::Failed("the mint's keyset has no usable keys".to_owned());
+        let largest = attempt::largest_part(&keyset).ok_or_else(unusable)?;
+        let attempt = Attempt {
+            mint: incoming.mint.url.to_string(),
+            unit: incoming.unit.name.clone(),
+            keyset: keyset.id,
+            counter_start: 0,
+            outputs: split::complete(net, largest),
+            ys: inputs.ys.clone(),
+        };
+        let fee = worth(inputs.fee)?;
+        let asked = UnixMs::now();
+        Ok(RedemptionRow { id, account, attempt, amount, fee, state: State::Recorded, asked })
+    }
+
+    async fn record(&self, mut row: RedemptionRow) -> Result<RedemptionRow, RedeemRefused> {
+        let write = move |connection: &rusqlite::Connection| {
+            row.insert(connection)?;
+            Ok(row)
+        };
+        self.store().write(Durability::Disk, write).await.map_err(unrecorded)
+    }
+
+    pub(super) async fn redemption_row(
+        &self,
+        id: &DepositId,
+    ) -> Result<Option<RedemptionRow>, StoreError> {
+        let id = id.clone();
+        let find = move |connection: &rusqlite::Connection| RedemptionRow::find(connection, &id);
+        self.store().write(Durability::Process, find).await
+    }
+
+    /// Finds out, without the token, what became of a redemption that was not completed.
+    pub(crate) async fn resolve_redemption(&self, id: &DepositId) -> Resolved {
+        let Ok(Some(row)) = self.redemption_row(id).await else { return Resolved::Unknown };
+        if matches!(row.state, State::Redeemed | State::Credited) {
+            return Resolved::Redeemed(Redemption::of(&row));
+        }
+        let Some(mint) = self.mint_at(&row.attempt.mint) else { return Resolved::Unknown };
+        let late = UnixMs::now() >= row.asked.plus(LATE);
+        let run = Run { wallet: self, mint, row };
+        match attempt::look(&run.mint, self.seed(), &run.row.attempt).await {
+            Fate::Signed(signatures) => match run.complete(&signatures).await {
+                Ok(redemption) => Resolved::Redeemed(redemption),
+                Err(_) => Resolved::Unknown,
+            },
+            Fate::SpentElsewhere => run.forget().await,
+            Fate::Unspent { .. } if late && run.row.state == State::Lapsed => run.forget().await,
+            Fate::Unspent { .. } => {
+                run.lapse().await;
+                Resolved::Forgotten
+            }
+            Fate::Pending | Fate::Unknown(_) => Resolved::Unknown,
+        }
+    }
+
+    /// The ledger has the deposit.
+    pub(crate) async fn credited(&self, id: &DepositId) -> Result<(), StoreError> {
+        let id = id.clone();
+        let write = move |connection: &rusqlite::Connection| {
+            let sql =
+                "UPDATE redemptions SET state = 'credited' WHERE id = ?1 AND state = 'redeemed'";
+            connection.prepare_cached(sql)?.execute([id.as_str()])?;
+            Ok(())
+        };
+        self.store().write(Durability::Process, write).await
+    }
+}
+
+impl Run<'_> {
+    /// The token of a row that was never completed is shown again.
+    async fn resume(
+        mut self,
+        inputs: Inputs,
+        into: AccountId,
+        at_least: Msat,
+    ) -> Result<Redemption, RedeemRefused> {
+        match attempt::look(&self.mint, self.wallet.seed(), &self.row.attempt).await {
+            Fate::Signed(signatures) => self.complete(&signatures).await,
+            Fate::Unspent { outputs_used } => {
+                enough(self.row.amount, at_least)?;
+                self.row.account = into;
+                self.renew(outputs_used).await?;
+                self.ask(inputs).await
+            }
+            Fate::SpentElsewhere => {
+                self.forget().await;
+                Err(RedeemRefused::AlreadySpent)
+            }
+            Fate::Unknown(MintError::Unreachable) if self.row.state == State::Lapsed => {
+                Err(RedeemRefused::MintUnreachable)
+            }
+            Fate::Pending | Fate::Unknown(_) => Err(RedeemRefused::Unknown),
+        }
+    }
+
+    /// Asks the mint, at most twice: the second time with outputs of another keyset.
+    async fn ask(mut self, inputs: Inputs) -> Result<Redemption, RedeemRefused> {
+        let mut renewed = false;
+        loop {
+            let error = match self.swap(&inputs).await {
+                Ok(signatures) => {
+                    crash::point(Step::SwapAnswered);
+                    return self.complete(&signatures).await;
+                }
+                Err(error) => error,
+            };
+            let refused = match error {
+                MintError::Unreachable => Some(RedeemRefused::MintUnreachable),
+                MintError::RateLimited => Some(RedeemRefused::MintRateLimited),
+                _ => None,
+            };
+            if let Some(refused) = refused {
+                self.lapse().await;
+                return Err(refused);
+            }
+            match attempt::look(&self.mint, self.wallet.seed(), &self.row.attempt).await {
+                Fate::Signed(signatures) => return self.complete(&signatures).await,
+                Fate::Unspent { .. } if error == MintError::KeysetInactive && !renewed => {
+                    self.change_keyset().await?;
+                    renewed = true;
+                }
+                Fate::Unspent { .. } => {
+                    self.lapse().await;
+                    return Err(refusal(&error));
+                }
+                Fate::SpentElsewhere => {
+                    self.forget().await;
+                    return Err(RedeemRefused::AlreadySpent);
+                }
+                Fate::Pending | Fate::Unknown(_) => return Err(RedeemRefused::Unknown),
+            }
+        }
+    }
+
+    async fn swap(&self, inputs: &Inputs) -> Result<Vec<BlindSignature>, MintError> {
+        let Attempt { keyset, counter_start, outputs, .. } = &self.row.attempt;
+        let outputs = self.wallet.seed().outputs(*keyset, *counter_start, outputs);
+        let outputs = outputs.map_err(|_| MintError::Refused("its keyset cannot be used"))?;
+        self.mint.swap(inputs.proofs.clone(), attempt::blinded(&outputs)).await
+    }
+
+    /// The mint has signed: stores the proofs and says `redeemed`, in one commit on disk.
+    async fn complete(self, signatures: &[BlindSignature]) -> Result<Redemption, RedeemRefused> {
+        let attempt = &self.row.attempt;
+        let keyset = self.mint.keys(attempt.keyset).await.map_err(|_| RedeemRefused::Unknown)?;
+        let outputs = self
+            .wallet
+            .seed()
+            .outputs(attempt.keyset, attempt.counter_start, &attempt.outputs)
+            .map_err(|_| RedeemRefused::Unknown)?;
+        let proofs = attempt::accept(&outputs, signatures, &keyset).map_err(|why| {
+            log::error!("redemption {} at {}: {why}", self.row.id, attempt.mint);
+            RedeemRefused::Unknown
+        })?;
+        let row = self.row.clone();
+        let write = move |connection: &rusqlite::Connection| {
+            let sql = "UPDATE redemptions SET state = 'redeemed', ys = x''
+                       WHERE id = ?1 AND state IN ('recorded', 'lapsed')";
+            let changed = connection.prepare_cached(sql)?.execute([row.id.as_str()])?;
+            if changed == 1 {
+                for proof in &proofs {
+                    proof.insert(connection, &row.attempt, row.id.as_str())?;
+                }
+            }
+            Ok(())
+        };
+        let stored = self.wallet.store().write(Durability::Disk, write).await;
+        stored.map_err(|error| {
+            log::error!("redemption {}: not stored, will be restored: {error}", self.row.id);
+            RedeemRefused::Unknown
+        })?;
+        crash::point(Step::Redeemed);
+        Ok(Redemption { fresh: true, ..Redemption::of(&self.row) })
+    }
+
+    async fn renew(&mut self, outputs: bool) -> Result<(), RedeemRefused> {
+        let mut row = self.row.clone();
+        let write = move |connection: &rusqlite::Connection| {
+            row.renew(connection, outputs)?;
+            Ok(row)
+        };
+        let renewed = self.wallet.store().write(Durability::Disk, write).await;
+        self.row = renewed.map_err(unrecorded)?;
+        Ok(())
+    }
+
+    async fn change_keyset(&mut self) -> Result<(), RedeemRefused> {
+        let fetched = async {
+            self.mint.refresh().await?;
+            let unit = self.mint.units.iter().find(|unit| unit.name == self.row.attempt.unit);
+            self.mint.active(unit.ok_or(MintError::Refused("the unit is not accepted"))?).await
+        };
+        let keyset = match fetched.await {
+            Ok(keyset) => keyset,
+            Err(error) => {
+                self.lapse().await;
+                return Err(unfetched(&error));
+            }
+        };
+        let largest = attempt::largest_part(&keyset).unwrap_or(1);
+        let value = self.row.attempt.outputs.iter().sum();
+        self.row.attempt.keyset = keyset.id;
+        self.row.attempt.outputs = split::complete(value, largest);
+        self.renew(true).await
+    }
+
+    /// The token is the client's, as far as the mint's last word goes.
+    async fn lapse(&self) {
+        let id = self.row.id.clone();
+        let write = move |connection: &rusqlite::Connection| {
+            let sql = "UPDATE redemptions SET state = 'lapsed', next_ms = asked_ms + ?2
+                       WHERE id = ?1 AND state = 'recorded'";
+            let late = i64::try_from(LATE.as_millis()).unwrap_or(i64::MAX);
+            connection.prepare_cached(sql)?.execute(rusqlite::params![id.as_str(), late])?;
+            Ok(())
+        };
+        if let Err(error) = self.wallet.store().write(Durability::Process, write).await {
+            log::warn!("redemption {}: stays recorded: {error}", self.row.id);
+        }
+    }
+
+    async fn forget(self) -> Resolved {
+        let id = self.row.id.clone();
+        let write = move |connection: &rusqlite::Connection| {
+            let sql = "DELETE FROM redemptions WHERE id = ?1 AND state IN ('recorded', 'lapsed')";
+            connection.prepare_cached(sql)?.execute([id.as_str()])?;
+            Ok(())
+        };
+        if let Err(error) = self.wallet.store().write(Durability::Process, write).await {
+            log::warn!("redemption {}: not forgotten: {error}", self.row.id);
+        }
+        Resolved::Forgotten
+    }
+}
+
+fn enough(value: Msat, required: Msat) -> Result<(), RedeemRefused> {
+    if value < required { Err(RedeemRefused::TooSmall { required, value }) } else { Ok(()) }
+}
+
+/// Nothing is asked of the mint before its row is on disk.
+fn unrecorded(error: StoreError) -> RedeemRefused {
+    log::error!("wallet: {error}");
+    RedeemRefused::LedgerUnavailable
+}
+
+fn refusal(error: &MintError) -> RedeemRefused {
+    match error {
+        MintError::Refused(why) => RedeemRefused::Failed((*why).to_owned()),
+        MintError::KeysetInactive => RedeemRefused::Failed("its keyset is inactive".to_owned()),
+        _ => RedeemRefused::Failed("it did not say why".to_owned()),
+    }
+}
+
+/// When a request that the mint had not seen is certainly no longer on its way to it.
+pub(super) const LATE: std::time::Duration = std::time::Duration::from_secs(900);
