@@ -1,3 +1,5 @@
+//! What the router promises on every route, driven in process as the edge drives it.
+
 use http::Request;
 use serde_json::{Value, json};
 
