@@ -22,7 +22,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use lua_free_filters::{Credential, CredentialRefusal, credential};
 use tower::ServiceExt;
@@ -58,12 +58,14 @@ pub struct RequestId(pub String);
 /// The public routes.
 pub fn router<L: Ledger>(state: ApiState<L>) -> Router {
     let documents = documents(&state.config, &state.prices);
-    finished(documents.merge(balance::routes(state.clone())), &state.config)
+    let routes = documents.merge(balance::routes(state.clone())).fallback(billable_or_nothing);
+    finished(routes, &state.config)
 }
 
 /// The admin listener's routes.
 pub fn admin_router(config: &Arc<Config>) -> Router {
-    finished(Router::new().route("/healthz", get(health::healthz)), config)
+    let routes = Router::new().route("/healthz", get(health::healthz)).fallback(nothing_here);
+    finished(routes, config)
 }
 
 /// Asks the router; there is always an answer. The answer to a HEAD request has no body, and the
@@ -71,7 +73,11 @@ pub fn admin_router(config: &Arc<Config>) -> Router {
 pub async fn answer(router: &Router, request: http::Request<Bytes>) -> http::Response<Bytes> {
     let Ok(response): Result<Response, Infallible> =
         router.clone().oneshot(request.map(Body::from)).await;
-    let (parts, body) = response.into_parts();
+    let (mut parts, body) = response.into_parts();
+    if parts.status == StatusCode::NO_CONTENT {
+        // axum says 0, and RFC 9110 forbids to say anything.
+        parts.headers.remove(CONTENT_LENGTH);
+    }
     // These bodies are in memory already, so collecting one cannot fail.
     let body = axum::body::to_bytes(body, usize::MAX).await.unwrap_or_default();
     http::Response::from_parts(parts, body)
@@ -111,19 +117,23 @@ impl FromRef<Documents> for Arc<PriceList> {
 /// What holds for every route, also for those that do not exist.
 fn finished(routes: Router, config: &Arc<Config>) -> Router {
     routes
-        .fallback(no_such_route)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(from_fn_with_state(config.clone(), finish))
 }
 
-async fn no_such_route(uri: Uri) -> Response {
-    // A billable path reaches this router only by a method that it does not have.
-    if lua_free_filters::billable(uri.path()).is_some() {
-        let allow = [(ALLOW, HeaderValue::from_static("POST"))];
-        return (allow, method_not_allowed().await).into_response();
+/// A billable path reaches this router only by a method that it does not have.
+async fn billable_or_nothing(uri: Uri) -> Response {
+    match lua_free_filters::billable(uri.path()) {
+        Some(_) => {
+            let allow = [(ALLOW, HeaderValue::from_static("POST"))];
+            (allow, method_not_allowed().await).into_response()
+        }
+        None => nothing_here().await.into_response(),
     }
-    let nothing = Refusal::new(Kind::NotFound, "not_found", "there is nothing at this path");
-    Refused::from(nothing).into_response()
+}
+
+async fn nothing_here() -> Refused {
+    Refusal::new(Kind::NotFound, "not_found", "there is nothing at this path").into()
 }
 
 /// The router adds `Allow`.
@@ -236,3 +246,6 @@ pub fn credential_refusal(refused: CredentialRefusal, missing_credential_status:
         ),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -55,7 +55,7 @@ impl Shown {
     fn key(&self) -> ApiKey {
         match self {
             Self::Key(key) => key.clone(),
-            Self::CashuBearer(cashu) | Self::Paid(cashu) => ApiKey::of_cashu_token(cashu.reveal()),
+            Self::CashuBearer(ecash) | Self::Paid(ecash) => ApiKey::of_cashu_token(ecash.reveal()),
         }
     }
 }
@@ -98,8 +98,8 @@ async fn account_of<L: Ledger>(api: &ApiState<L>, shown: &Shown) -> Result<Accou
     let key = shown.key();
     match (look_up(api, &key).await?, shown) {
         (Some(account), _) => Ok(account),
-        (None, Shown::CashuBearer(cashu)) => {
-            redeem(api, cashu.reveal(), &key).await?;
+        (None, Shown::CashuBearer(ecash)) => {
+            redeem(api, ecash.reveal(), &key).await?;
             look_up(api, &key).await?.ok_or_else(Refusal::internal)
         }
         (None, Shown::Key(_) | Shown::Paid(_)) => Err(Refusal::key_not_found()),

@@ -26,7 +26,8 @@ pub(super) struct Asked {
 /// Amounts are strings here, as existing clients read them.
 #[derive(Serialize)]
 pub(super) struct Paid {
-    token: String,
+    #[serde(rename = "token")]
+    cashu_token: String,
     sats: String,
     msats: String,
 }
@@ -55,7 +56,7 @@ async fn paid_back<L: Ledger>(
     let text = refunded.cashu_token.reveal().to_owned();
     let head = cashu_headers(&text, api.config.refunds_alias).into_iter().collect();
     let paid = Paid {
-        token: text,
+        cashu_token: text,
         sats: refunded.amount.whole_sats().to_string(),
         msats: refunded.amount.get().to_string(),
     };
@@ -68,8 +69,8 @@ async fn refusal_for<L: Ledger>(
     refused: &RefundRefused,
 ) -> Refusal {
     match (shown, refused) {
-        (Shown::CashuBearer(cashu) | Shown::Paid(cashu), RefundRefused::NoAccount) => {
-            match api.till.is_redeeming(cashu.reveal()).await {
+        (Shown::CashuBearer(ecash) | Shown::Paid(ecash), RefundRefused::NoAccount) => {
+            match api.till.is_redeeming(ecash.reveal()).await {
                 true => pending("this payment is being redeemed; its refund follows"),
                 false => refund_not_found(),
             }
