@@ -1,0 +1,1 @@
+//! The head of an answer, and the connection that it comes by.

@@ -1,0 +1,1 @@
+//! What is asked for, refused and reserved, before anything is sold.

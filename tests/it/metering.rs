@@ -1,0 +1,1 @@
+//! Price times usage, to the msat, and nothing else changed on the way.

@@ -1,0 +1,41 @@
+//! What every test stands on: a mint, a faucet, an upstream and the gateway, started together,
+//! and the client's side of them.
+//!
+//! Amounts are `u64` msat here: tests compute what is owed by their own arithmetic, not by the
+//! gateway's.
+
+#![expect(dead_code, reason = "support is for every module, not each part of it for one")]
+
+mod answer;
+mod gateway;
+mod order;
+mod price;
+mod raw;
+mod rows;
+mod world;
+
+pub(crate) use answer::{Answer, Events};
+pub(crate) use gateway::Gateway;
+pub(crate) use order::{Pay, chat, model_of, streamed, with};
+pub(crate) use price::{PRICE, Price, prompt_tokens};
+pub(crate) use raw::{Head, Raw};
+pub(crate) use rows::ReservationRow;
+pub(crate) use world::{Balance, Key, Setting, World, model, upstream};
+
+pub(crate) use nutgate_sandbox::{CurrencyUnit, Misbehaviour, TokenFormat};
+pub(crate) use serde_json::{Value, json};
+
+use std::future::Future;
+use std::time::Duration;
+
+/// Waits for something that must happen, and says what did not.
+pub(crate) async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, work)
+        .await
+        .unwrap_or_else(|_| panic!("not within {} s: {what}", PATIENCE.as_secs()))
+}
+
+/// Longer than anything here takes on a busy machine; only a failing test waits for it.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// Between two looks at a state that no event announces.
+pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(2);

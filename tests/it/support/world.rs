@@ -1,0 +1,262 @@
+//! Mint, faucet, upstream and gateway, started together, and a client of all of them.
+
+use std::sync::Arc;
+
+use nutgate_sandbox::{
+    CurrencyUnit, Faucet, Mint, MintOptions, Misbehaviour, TokenFormat, Upstream, UpstreamOptions,
+};
+use reqwest::{Client, Method, RequestBuilder};
+use serde_json::{Value, json};
+
+use super::{Answer, Gateway, LOOK_AGAIN, Pay, Price, Raw, within};
+
+pub(crate) struct World {
+    pub(crate) mint: Mint,
+    pub(crate) faucet: Arc<Faucet>,
+    pub(crate) upstream: Upstream,
+    pub(crate) gateway: Gateway,
+    pub(crate) client: Client,
+}
+
+/// How a world differs from the usual one.
+#[derive(Default)]
+pub(crate) struct Setting {
+    pub(crate) mint: MintOptions,
+    pub(crate) upstream: UpstreamOptions,
+    /// Merged into the configuration, mapping by mapping; lists are replaced.
+    pub(crate) config: Value,
+    /// Merged into the world's own upstream, which is called `sandbox`.
+    pub(crate) timeouts: Value,
+    /// Beside the world's own; see [`upstream`].
+    pub(crate) more_upstreams: Vec<Value>,
+    /// Beside `demo` and one model per misbehaviour; see [`model`].
+    pub(crate) more_models: Vec<Value>,
+}
+
+impl Setting {
+    /// An upstream whose `-slow` models wait at a gate.
+    pub(crate) fn gated() -> Self {
+        let upstream = UpstreamOptions { gated: true, ..UpstreamOptions::default() };
+        Self { upstream, ..Self::default() }
+    }
+
+    /// A mint that issues sat and msat.
+    pub(crate) fn msat() -> Self {
+        let units = vec![CurrencyUnit::Sat, CurrencyUnit::Msat];
+        let mint = MintOptions { units, ..MintOptions::default() };
+        Self { mint, ..Self::default() }
+    }
+
+    pub(crate) fn config(config: Value) -> Self {
+        Self { config, ..Self::default() }
+    }
+
+    /// An upstream that is given up on after this, for each of its waits.
+    pub(crate) fn impatient(milliseconds: u64) -> Self {
+        let limit = format!("{milliseconds}ms");
+        Self { timeouts: json!({"first_byte": limit, "idle": limit}), ..Self::default() }
+    }
+}
+
+/// An API key as clients hold it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Key(pub(crate) String);
+
+/// What `GET /v1/balance/info` says, in msat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Balance {
+    pub(crate) available: u64,
+    pub(crate) reserved: u64,
+    pub(crate) spent: u64,
+    pub(crate) requests: u64,
+}
+
+impl World {
+    pub(crate) async fn start() -> Self {
+        Self::with(Setting::default()).await
+    }
+
+    pub(crate) async fn with(setting: Setting) -> Self {
+        let units: Vec<String> = setting.mint.units.iter().map(ToString::to_string).collect();
+        let api_key = setting.upstream.api_key.clone();
+        let mint = Mint::start(setting.mint).await.unwrap();
+        let faucet = Arc::new(Faucet::new(&mint.url()).unwrap());
+        let sandbox = Upstream::start(setting.upstream).await.unwrap();
+        let mut origin = upstream("sandbox", &sandbox, &api_key);
+        merge(&mut origin["timeouts"], setting.timeouts);
+        let mut models: Vec<Value> = std::iter::once("demo".to_owned())
+            .chain(Misbehaviour::ALL.into_iter().map(Misbehaviour::model))
+            .map(|id| model(&id, &["sandbox"]))
+            .collect();
+        models.extend(setting.more_models);
+        let mut upstreams = vec![origin];
+        upstreams.extend(setting.more_upstreams);
+        let mut config = json!({
+            "log": "debug",
+            "listen": {"threads": 2, "drain": "20s"},
+            "mint_timeout": "5s",
+            "mints": [{"url": mint.url(), "units": units}],
+            "upstreams": upstreams,
+            "models": models,
+        });
+        merge(&mut config, setting.config);
+        let gateway = Gateway::start(config).await;
+        let client = Client::builder().no_proxy().timeout(super::PATIENCE).build().unwrap();
+        Self { mint, faucet, upstream: sandbox, gateway, client }
+    }
+
+    /// A fresh Cashu token of this many sats.
+    pub(crate) async fn sats(&self, amount: u64) -> String {
+        self.faucet.cashu(amount, CurrencyUnit::Sat, TokenFormat::B).await.unwrap()
+    }
+
+    /// What ecash is worth to who gets it, in its own unit.
+    pub(crate) async fn worth(&self, ecash: &str) -> u64 {
+        self.faucet.value_in_fresh_wallet(ecash).await.unwrap()
+    }
+
+    pub(crate) async fn is_spent(&self, ecash: &str) -> bool {
+        self.faucet.is_spent(ecash).await.unwrap()
+    }
+
+    /// A key with a fresh balance of this many sats.
+    pub(crate) async fn key(&self, sats: u64) -> Key {
+        let ecash = self.sats(sats).await;
+        self.key_of(&ecash).await
+    }
+
+    /// The key that this Cashu token opens.
+    pub(crate) async fn key_of(&self, ecash: &str) -> Key {
+        let asked = json!({"initial_balance_token": ecash});
+        let created = self.post("/v1/balance/create", Pay::Nothing, &asked).await.expect(200);
+        Key(created.json()["api_key"].as_str().unwrap().to_owned())
+    }
+
+    pub(crate) async fn info(&self, pay: impl Into<Pay<'_>>) -> Balance {
+        let info = self.fetch("/v1/balance/info", pay.into()).await.expect(200).json();
+        let amount = |name: &str| info[name].as_u64().unwrap();
+        Balance {
+            available: amount("balance"),
+            reserved: amount("reserved"),
+            spent: amount("total_spent"),
+            requests: amount("total_requests"),
+        }
+    }
+
+    /// The balance once nothing is reserved any more.
+    pub(crate) async fn settled(&self, pay: impl Into<Pay<'_>>) -> Balance {
+        let pay = pay.into();
+        let settled = async {
+            loop {
+                let balance = self.info(pay).await;
+                if balance.reserved == 0 {
+                    return balance;
+                }
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        };
+        within("every reservation ends", settled).await
+    }
+
+    /// A chat completion, read to its end.
+    pub(crate) async fn chat(&self, pay: impl Into<Pay<'_>>, body: &Value) -> Answer {
+        self.post("/v1/chat/completions", pay.into(), body).await
+    }
+
+    /// A chat completion whose answer may break off.
+    pub(crate) async fn try_chat(
+        &self,
+        pay: impl Into<Pay<'_>>,
+        body: &Value,
+    ) -> reqwest::Result<Answer> {
+        let path = "/v1/chat/completions";
+        let request = self.request(Method::POST, path, pay.into()).body(body.to_string());
+        Answer::read(request.send().await?).await
+    }
+
+    /// Asks for everything that is left.
+    pub(crate) async fn refund(&self, pay: impl Into<Pay<'_>>) -> Answer {
+        self.post("/v1/balance/refund", pay.into(), &json!({})).await
+    }
+
+    /// Claims the change of a payment once it is ready: 425 says that it is not yet.
+    pub(crate) async fn claim(&self, original: &str) -> Answer {
+        let claimed = async {
+            loop {
+                let answer = self.refund(Pay::XCashu(original)).await;
+                if answer.status != 425 {
+                    return answer;
+                }
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        };
+        within("the change is ready", claimed).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, pay: Pay<'_>, body: &Value) -> Answer {
+        let request = self.request(Method::POST, path, pay).body(body.to_string());
+        Answer::read(request.send().await.unwrap()).await.unwrap()
+    }
+
+    pub(crate) async fn fetch(&self, path: &str, pay: Pay<'_>) -> Answer {
+        let request = self.request(Method::GET, path, pay);
+        Answer::read(request.send().await.unwrap()).await.unwrap()
+    }
+
+    /// A request to the gateway that is paid and says that its body is JSON.
+    pub(crate) fn request(&self, method: Method, path: &str, pay: Pay<'_>) -> RequestBuilder {
+        let url = self.gateway.url() + path;
+        let request = self.client.request(method, url).header("content-type", "application/json");
+        match pay.header() {
+            Some((name, value)) => request.header(name, value),
+            None => request,
+        }
+    }
+
+    /// A connection to the gateway, byte by byte.
+    pub(crate) async fn raw(&self) -> Raw {
+        Raw::connect(self.gateway.address()).await
+    }
+
+    /// What the upstream itself answers to this body.
+    pub(crate) async fn ask_upstream(&self, body: &Value) -> Answer {
+        let request = self
+            .client
+            .post(self.upstream.base_url() + "/chat/completions")
+            .header("content-type", "application/json")
+            .bearer_auth(nutgate_sandbox::upstream::DEFAULT_API_KEY)
+            .body(body.to_string());
+        Answer::read(request.send().await.unwrap()).await.unwrap()
+    }
+}
+
+/// A model of the configuration, at the price of every other.
+pub(crate) fn model(id: &str, upstreams: &[&str]) -> Value {
+    json!({
+        "id": id,
+        "upstreams": upstreams,
+        "context_length": 128_000,
+        "max_output_tokens": MODEL_OUTPUT_TOKENS,
+        "price": Price::config(),
+    })
+}
+
+/// An upstream of the configuration.
+pub(crate) fn upstream(name: &str, at: &Upstream, api_key: &str) -> Value {
+    json!({"name": name, "base_url": at.base_url(), "api_key": api_key, "timeouts": {}})
+}
+
+/// What is reserved for when a request names no limit.
+pub(crate) const MODEL_OUTPUT_TOKENS: u64 = 256;
+
+fn merge(into: &mut Value, from: Value) {
+    match (into, from) {
+        (Value::Object(into), Value::Object(from)) => {
+            for (name, value) in from {
+                merge(into.entry(name).or_insert(Value::Null), value);
+            }
+        }
+        (_, Value::Null) => {}
+        (into, from) => *into = from,
+    }
+}
