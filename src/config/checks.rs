@@ -19,7 +19,7 @@ use crate::pricing;
 
 pub(super) fn check(file: File, outside: &dyn Outside, found: &mut Found) -> Config {
     let mut checks = Checks { outside, found };
-    let btc_usd_cents = file.btc_usd.map(|rate| checks.cents(rate, &"btc_usd".into()));
+    let btc_usd_cents = checks.btc_usd_cents(file.btc_usd);
     let upstream_names: Vec<String> =
         file.upstreams.iter().flatten().filter_map(|upstream| upstream.name.clone()).collect();
     let models = checks.models(file.models, &upstream_names, btc_usd_cents);
@@ -27,7 +27,7 @@ pub(super) fn check(file: File, outside: &dyn Outside, found: &mut Found) -> Con
         http_url: checks.shown_url(&file.http_url, "http_url"),
         onion_url: checks.shown_url(&file.onion_url, "onion_url"),
         data_dir: checks.data_dir(file.data_dir),
-        listen: checks.listen(&file.listen),
+        listen: checks.listen(&file.listen, &file.admin),
         limits: checks.limits(&file.limits),
         reservation: checks.reservation(&file.reservation),
         missing_credential_status: checks.missing_credential_status(&file.errors),
@@ -72,7 +72,11 @@ impl Checks<'_> {
         text.into()
     }
 
-    fn listen(&mut self, listen: &schema::Listen) -> Listen {
+    fn listen(&mut self, listen: &schema::Listen, admin: &schema::Admin) -> Listen {
+        if listen.address == admin.address && listen.address.0.port() != 0 {
+            let at = KeyPath::from("admin").key("address");
+            self.found.add(at, "is the address of `listen`; clients would reach it");
+        }
         let threads =
             self.size(listen.threads, 0, THREADS_MAX, &KeyPath::from("listen").key("threads"));
         let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -223,7 +227,10 @@ impl Checks<'_> {
                 description: model.description.unwrap_or_default(),
                 created: whole(model.created),
                 owned_by: model.owned_by.unwrap_or_else(|| "nutgate".to_owned()),
-                upstream_model: model.upstream_model.unwrap_or_else(|| id.clone()),
+                upstream_model: match model.upstream_model {
+                    Some(name) => self.word(Some(name), &at.key("upstream_model")),
+                    None => id.clone(),
+                },
                 alias_ids,
                 id,
             });
@@ -280,15 +287,20 @@ impl Checks<'_> {
         checked
     }
 
-    /// Dollars, exact to the cent.
-    fn cents(&mut self, rate: Decimal, at: &KeyPath) -> u64 {
+    /// Exact to the cent. A rate with a mistake of its own still counts as one, or every model
+    /// priced in dollars would seem wrong.
+    fn btc_usd_cents(&mut self, rate: Option<Decimal>) -> Option<u64> {
         const BILLIONTHS_PER_CENT: u128 = 10_000_000;
+        let at = KeyPath::from("btc_usd");
+        let stand_in = Decimal { billionths: 100_000 * 1_000_000_000 };
+        let rate = rate.or_else(|| self.found.has(&at).then_some(stand_in))?;
         if rate.billionths == 0 {
-            self.found.add(at.clone(), "must be more than 0; null for no rate");
+            self.found.add(at, "must be more than 0; null for no rate");
         } else if !rate.billionths.is_multiple_of(BILLIONTHS_PER_CENT) {
-            self.found.add(at.clone(), "has more than two decimals");
+            self.found.add(at, "has more than two decimals");
         }
-        u64::try_from(rate.billionths / BILLIONTHS_PER_CENT).unwrap_or(u64::MAX).max(1)
+        let cents = u64::try_from(rate.billionths / BILLIONTHS_PER_CENT);
+        Some(cents.unwrap_or(u64::MAX).max(1))
     }
 
     fn base_url(&mut self, text: Option<String>, allow_insecure: bool, at: &KeyPath) -> String {

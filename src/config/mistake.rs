@@ -115,13 +115,28 @@ impl fmt::Display for KeyPath {
 /// The mistakes found so far. One value has at most one: what follows from a first mistake would
 /// only hide the others.
 #[derive(Debug, Default)]
-pub(super) struct Found(Vec<(KeyPath, String)>);
+pub(super) struct Found(Vec<(KeyPath, Which, String)>);
+
+/// Which of the places where a key stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Which {
+    /// Where its value is read.
+    First,
+    /// Where it is given once more.
+    Last,
+}
 
 impl Found {
     pub(super) fn add(&mut self, path: KeyPath, message: impl Into<String>) {
-        if !self.0.iter().any(|(known, _)| *known == path) {
-            self.0.push((path, message.into()));
-        }
+        self.add_at(path, Which::First, message.into());
+    }
+
+    pub(super) fn add_repeated(&mut self, path: KeyPath) {
+        self.add_at(path, Which::Last, "given twice".to_owned());
+    }
+
+    pub(super) fn has(&self, path: &KeyPath) -> bool {
+        self.0.iter().any(|(known, which, _)| known == path && *which == Which::First)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -132,16 +147,22 @@ impl Found {
     pub(super) fn into_mistakes(
         self,
         file: &str,
-        line_of: impl Fn(&KeyPath, &str) -> Option<usize>,
+        line_of: impl Fn(&KeyPath, Which) -> Option<usize>,
     ) -> Mistakes {
-        let place = |(path, message): (KeyPath, String)| Mistake {
-            line: line_of(&path, &message),
+        let place = |(path, which, message): (KeyPath, Which, String)| Mistake {
+            line: line_of(&path, which),
             path: path.to_string(),
             message,
         };
         let mut all: Vec<Mistake> = self.0.into_iter().map(place).collect();
         all.sort_by_key(|mistake| mistake.line);
         Mistakes { file: file.to_owned(), all }
+    }
+
+    fn add_at(&mut self, path: KeyPath, which: Which, message: String) {
+        if !self.0.iter().any(|(known, place, _)| *known == path && *place == which) {
+            self.0.push((path, which, message));
+        }
     }
 }
 

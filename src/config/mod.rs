@@ -21,8 +21,8 @@ use std::time::Duration;
 pub use mistake::{Mistake, Mistakes, NotLoaded};
 pub use references::{Machine, Outside};
 
-use mistake::{Found, KeyPath};
-use yaml::{Document, GIVEN_TWICE};
+use mistake::Found;
+use yaml::Document;
 
 /// The documented default, as text.
 pub const DEFAULT: &str = include_str!("../../conf/nutgate.yaml");
@@ -101,10 +101,7 @@ impl Config {
         let config = file_read.map(|file| checks::check(file, outside, &mut found));
         match config {
             Some(config) if found.is_empty() => Ok(config),
-            _ => Err(found.into_mistakes(file, |path: &KeyPath, message| match message {
-                GIVEN_TWICE => document.lines.last_line_of(path),
-                _ => document.lines.line_of(path),
-            })),
+            _ => Err(found.into_mistakes(file, |path, which| document.lines.line_of(path, which))),
         }
     }
 }

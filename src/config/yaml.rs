@@ -9,7 +9,7 @@ use saphyr::{LoadableYamlNode, MarkedYaml, YamlData};
 use serde::de::{DeserializeSeed, EnumAccess, MapAccess, SeqAccess, VariantAccess, Visitor};
 use serde_yaml::{Mapping, Value};
 
-use super::mistake::{Found, KeyPath, Mistake, Step};
+use super::mistake::{Found, KeyPath, Mistake, Step, Which};
 
 /// One file, read but not yet understood.
 pub(super) struct Document<'t> {
@@ -20,6 +20,7 @@ pub(super) struct Document<'t> {
 impl<'t> Document<'t> {
     /// Text that is not YAML is the one mistake that hides all others.
     pub(super) fn read(text: &'t str, found: &mut Found) -> Result<Self, Mistake> {
+        let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
         let top = KeyPath::default();
         let whole = Tolerant { path: &top, found };
         let value =
@@ -76,55 +77,60 @@ impl<'t> Lines<'t> {
     }
 
     /// The line of a value: of its key, or of what encloses it when it is not in the file.
-    pub(super) fn line_of(&self, path: &KeyPath) -> Option<usize> {
+    pub(super) fn line_of(&self, path: &KeyPath, which: Which) -> Option<usize> {
+        if which == Which::Last {
+            return self.last_line_of(path);
+        }
         let mut node = self.root.as_ref()?;
         let mut line = None;
         for step in path.steps() {
-            let Some((key, value)) = child(node, step) else { break };
+            let Some((key, value)) = self.child(node, step) else { break };
             line = Some(key.span.start.line());
             node = value;
         }
         line
     }
 
-    /// The line where a key that stands there more than once is given last.
-    pub(super) fn last_line_of(&self, path: &KeyPath) -> Option<usize> {
+    /// `saphyr` keeps the first of equal keys and the last of their values, so the last key is the
+    /// nearest one above that value.
+    fn last_line_of(&self, path: &KeyPath) -> Option<usize> {
         let (Some(node), Some(Step::Key(key))) = (self.node(path), path.steps().last()) else {
-            return self.line_of(path);
+            return self.line_of(path, Which::First);
         };
-        let begin = node.span.start.line();
-        let lines: Vec<&str> = self.text.lines().take(begin).collect();
-        let starts_with_key = |line: &&str| {
-            let line = line.trim_start_matches([' ', '-', '"', '\'']);
+        let until_value = self.text.lines().take(node.span.start.line());
+        let with_key = until_value.enumerate().filter(|(_, line)| {
+            let line = line.trim_start_matches([' ', '-', '"', '\'', '{']);
             line.strip_prefix(key.as_str()).is_some_and(|rest| rest.contains(':'))
-        };
-        lines.iter().rposition(starts_with_key).map(|index| index + 1)
+        });
+        with_key.last().map(|(index, _)| index + 1)
     }
 
     fn node(&self, path: &KeyPath) -> Option<&MarkedYaml<'t>> {
         let root = self.root.as_ref()?;
-        path.steps().iter().try_fold(root, |node, step| Some(child(node, step)?.1))
+        path.steps().iter().try_fold(root, |node, step| Some(self.child(node, step)?.1))
     }
 
-    fn text_of(&self, path: &KeyPath) -> Option<String> {
-        let span = self.node(path)?.span;
-        Some(self.text.chars().skip(span.start.index()).take(span.len()).collect())
+    /// The text a node was written as.
+    fn written(&self, node: &MarkedYaml<'t>) -> String {
+        self.text.chars().skip(node.span.start.index()).take(node.span.len()).collect()
     }
-}
 
-fn child<'n, 't>(
-    node: &'n MarkedYaml<'t>,
-    step: &Step,
-) -> Option<(&'n MarkedYaml<'t>, &'n MarkedYaml<'t>)> {
-    match (&node.data, step) {
-        (YamlData::Mapping(mapping), Step::Key(wanted)) => {
-            mapping.iter().find(|(key, _)| key.data.as_str() == Some(wanted))
+    /// The key and the value one step below; for an element of a list, both are the element.
+    fn child<'n>(
+        &self,
+        node: &'n MarkedYaml<'t>,
+        step: &Step,
+    ) -> Option<(&'n MarkedYaml<'t>, &'n MarkedYaml<'t>)> {
+        match (&node.data, step) {
+            (YamlData::Mapping(mapping), Step::Key(wanted)) => mapping
+                .iter()
+                .find(|(key, _)| key.data.as_str() == Some(wanted) || self.written(key) == *wanted),
+            (YamlData::Sequence(sequence), Step::Index(index)) => {
+                sequence.get(*index).map(|value| (value, value))
+            }
+            (YamlData::Tagged(_, inner), _) => self.child(inner, step),
+            _ => None,
         }
-        (YamlData::Sequence(sequence), Step::Index(index)) => {
-            sequence.get(*index).map(|value| (value, value))
-        }
-        (YamlData::Tagged(_, inner), _) => child(inner, step),
-        _ => None,
     }
 }
 
@@ -137,9 +143,9 @@ fn decimals_as_written(value: &mut Value, path: &KeyPath, lines: &Lines<'_>) {
     match value {
         Value::Number(number) if number.is_f64() => {
             let same = |text: &String| text.parse().ok() == number.as_f64();
-            let written = lines.text_of(path).filter(same).unwrap_or_else(|| {
-                number.as_f64().map(|float| float.to_string()).unwrap_or_default()
-            });
+            let shortest = || number.as_f64().map(|float| float.to_string()).unwrap_or_default();
+            let written = lines.node(path).map(|node| lines.written(node)).filter(same);
+            let written = written.unwrap_or_else(shortest);
             *value = Value::String(written);
         }
         Value::Sequence(sequence) => {
@@ -237,8 +243,13 @@ impl<'de> Visitor<'de> for Tolerant<'_> {
         let mut read = Mapping::new();
         while let Some(key) = entries.next_key::<Value>()? {
             let Value::String(key) = key else {
-                let written = serde_yaml::to_string(&key).unwrap_or_default();
-                let path = self.path.key(written.trim());
+                let path = match key {
+                    Value::Null | Value::Bool(_) | Value::Number(_) => {
+                        let written = serde_yaml::to_string(&key).unwrap_or_default();
+                        self.path.key(written.trim())
+                    }
+                    _ => self.path.clone(),
+                };
                 self.found.add(path, "a key is text; put it in quotes");
                 entries.next_value::<serde::de::IgnoredAny>()?;
                 continue;
@@ -246,7 +257,7 @@ impl<'de> Visitor<'de> for Tolerant<'_> {
             let path = self.path.key(&key);
             let value = entries.next_value_seed(Tolerant { path: &path, found: self.found })?;
             if read.contains_key(&key) {
-                self.found.add(path, GIVEN_TWICE);
+                self.found.add_repeated(path);
             } else {
                 read.insert(key.into(), value);
             }
@@ -262,4 +273,5 @@ impl<'de> Visitor<'de> for Tolerant<'_> {
     }
 }
 
-pub(super) const GIVEN_TWICE: &str = "given twice";
+/// Some editors put it in front; it is not part of the text.
+const BYTE_ORDER_MARK: char = '\u{feff}';

@@ -6,8 +6,8 @@ use crate::config::{Currency, Decimal};
 use crate::money::{Msat, Rate};
 
 impl Cost {
-    /// The members that the gateway adds to a usage object: `"cost":{…},"cost_sats":…` and, when
-    /// an account paid, `,"remaining_balance_msats":…`. No braces around them.
+    /// The members that the gateway adds to a usage object: `"cost":{…},"cost_sats":…` and,
+    /// when an account paid, `,"remaining_balance_msats":…`. No braces around them.
     ///
     /// `cost_sats` has up to three decimals. `total_usd` is 0 without a rate.
     pub fn usage_members(&self, btc_usd_cents: Option<u64>, remaining: Option<Msat>) -> String {

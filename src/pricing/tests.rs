@@ -1,3 +1,5 @@
+//! Rounding and bounds: what a client pays at most, and that the parts are the whole.
+
 use proptest::prelude::*;
 
 use super::*;
