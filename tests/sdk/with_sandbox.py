@@ -39,7 +39,8 @@ class Sandbox:
             "DEMO_DATA_DIR": data_dir,
         }
         self.said = []
-        self.ready = threading.Event()
+        self.is_ready = False
+        self.ready_or_ended = threading.Event()
         self.process = subprocess.Popen(
             [binary],
             env=env,
@@ -56,12 +57,13 @@ class Sandbox:
         for line in self.process.stdout:
             self.said.append(line)
             if line.strip() == "ready":
-                self.ready.set()
-        # It ended: nobody needs to wait for it any longer.
-        self.ready.set()
+                self.is_ready = True
+                self.ready_or_ended.set()
+        self.ready_or_ended.set()
 
     def await_ready(self):
-        return self.ready.wait(READY_WITHIN_S) and self.process.poll() is None
+        self.ready_or_ended.wait(READY_WITHIN_S)
+        return self.is_ready
 
     def stop(self):
         """Ctrl-C ends all of it; a sandbox that stays is a failure."""

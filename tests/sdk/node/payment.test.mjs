@@ -33,18 +33,18 @@ test('a stream paid by header brings its change in the head', async () => {
 });
 
 test('a refused request gives the same token back', async () => {
-  const token = await cashuToken(50);
+  const token = await cashuToken(100);
   const refused = paying(token).chat.completions.create({ ...DEMO, model: 'no-such-model' });
   await assert.rejects(refused, (error) => {
     return error instanceof OpenAI.NotFoundError && error.headers.get('x-cashu') === token;
   });
-  assert.equal(await worth(token), 50_000);
+  assert.equal(await worth(token), 100_000);
 });
 
 test('a failed request is repaid in full and not sent again', async () => {
-  const openai = paying(await cashuToken(50), { maxRetries: 2 });
+  const openai = paying(await cashuToken(100), { maxRetries: 2 });
   const failed = await openai.chat.completions.create({ ...DEMO, model: 'demo-429' }).catch((error) => error);
   assert.ok(failed instanceof OpenAI.RateLimitError);
   assert.equal(failed.headers.get('x-should-retry'), 'false');
-  assert.equal(await worth(failed.headers.get('x-cashu')), 50_000);
+  assert.equal(await worth(failed.headers.get('x-cashu')), 100_000);
 });

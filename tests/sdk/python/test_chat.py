@@ -74,9 +74,8 @@ def test_a_stream_that_breaks_is_seen_to_break(openai):
     stream = openai.chat.completions.create(
         model="demo-drops-mid-stream", messages=HELLO, stream=True
     )
-    with pytest.raises(Exception, match=r".") as broken:
+    with pytest.raises(sdk.APIError):
         list(stream)
-    assert not isinstance(broken.value, AssertionError)
 
 
 def test_the_models_are_listed_and_found_by_name(openai):

@@ -54,25 +54,25 @@ def test_a_stream_paid_by_header_brings_its_change_in_the_head():
 
 
 def test_a_refused_request_gives_the_same_token_back():
-    token = cashu_token(50)
+    token = cashu_token(100)
     with pytest.raises(sdk.NotFoundError) as refused:
         paying(token).chat.completions.create(model="no-such-model", messages=HELLO)
     assert refused.value.response.headers["x-cashu"] == token
-    assert worth(token) == 50 * MSAT_PER_SAT
+    assert worth(token) == 100 * MSAT_PER_SAT
 
 
 @pytest.mark.parametrize("model", ["demo-429", "demo-500", "demo-401", "demo-400"])
 def test_a_failed_request_is_repaid_in_full_and_not_sent_again(model):
-    openai = paying(cashu_token(50)).with_options(max_retries=2)
+    openai = paying(cashu_token(100)).with_options(max_retries=2)
     with pytest.raises(sdk.APIStatusError) as failed:
         openai.chat.completions.create(model=model, messages=HELLO)
     headers = failed.value.response.headers
     assert headers["x-should-retry"] == "false"
-    assert worth(headers["x-cashu"]) == 50 * MSAT_PER_SAT
+    assert worth(headers["x-cashu"]) == 100 * MSAT_PER_SAT
 
 
 def test_a_spent_token_is_a_bad_request():
-    token = cashu_token(50)
+    token = cashu_token(100)
     worth(token)
     with pytest.raises(sdk.BadRequestError) as refused:
         paying(token).chat.completions.create(model="demo", messages=HELLO)
