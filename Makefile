@@ -31,7 +31,8 @@ test: ## Install what is missing and run every test
 	$(call section,Dependencies)
 	$(DENY)
 	$(call section,Documentation)
-	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --document-private-items --locked
+	RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' \
+		cargo doc --workspace --no-deps --document-private-items --locked
 	$(call section,Build)
 	cargo build --workspace --all-targets --locked
 	$(call section,Tests)
