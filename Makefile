@@ -4,7 +4,8 @@
 .DEFAULT_GOAL := help
 
 BUILT := $(or $(CARGO_TARGET_DIR),target)
-SDK := $(abspath $(BUILT))/sdk
+# The sandbox's binary, and where Python puts what it installs.
+SDK := $(abspath $(BUILT))/debug/nutgate-sandbox $(abspath $(BUILT))/sdk
 
 # What the dependencies' build scripts run.
 BUILD_TOOLS := cmake protoc curl
@@ -30,7 +31,8 @@ test: ## Install what is missing and run every test
 	$(call section,Dependencies)
 	$(DENY)
 	$(call section,Documentation)
-	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --document-private-items --locked
+	RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' \
+		cargo doc --workspace --no-deps --document-private-items --locked
 	$(call section,Build)
 	cargo build --workspace --all-targets --locked
 	$(call section,Tests)
@@ -38,9 +40,9 @@ test: ## Install what is missing and run every test
 	$(call section,Examples in the documentation)
 	cargo test --workspace --doc --locked
 	$(call section,The OpenAI SDK for Python)
-	tests/sdk/python/run $(SDK)/python $(abspath $(BUILT))/debug/nutgate-sandbox
+	tests/sdk/run python $(SDK)
 	$(call section,The OpenAI SDK for Node)
-	tests/sdk/node/run $(SDK)/node $(abspath $(BUILT))/debug/nutgate-sandbox
+	tests/sdk/run node $(SDK)
 	$(call section,Everything passed)
 
 check: ## Format, lints, layering and dependency rules: the quick half of a review

@@ -17,6 +17,11 @@ impl File {
         self.path.ends_with(".rs")
     }
 
+    /// Unit tests in a file of their own, beside the code.
+    pub(crate) fn is_unit_tests(&self) -> bool {
+        self.path.ends_with("/tests.rs") || self.path.ends_with("_tests.rs")
+    }
+
     pub(crate) fn lines(&self) -> impl Iterator<Item = (usize, &str)> {
         (1..).zip(self.text.lines())
     }
