@@ -281,7 +281,8 @@ const MISTAKES: &[(&str, &[&str])] = &[
     (
         "upstreams: [{name: up, base_url: 'https://u'}]\nmodels:\n- id: a\n  aliases: [b, a]\n  \
          context_length: 1\n  max_output_tokens: 0\n  upstreams: [upp]\n- id: b\n  \
-         context_length: 1.5\n  upstreams: [up, up]\n  price:\n    currency: usd\n    input: 1\n    \
+         context_length: 1.5\n  upstreams: [up, up]\n  price:\n    currency: usd\n    \
+         input: 1\n    \
          output: -1\n- 5\n",
         &[
             "3: models[0].price: is required; a model without a price would be free",

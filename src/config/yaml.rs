@@ -133,7 +133,7 @@ fn child<'n, 't>(
 /// Where the text cannot be found (the value is an alias of another), the shortest decimal that
 /// names the float stands in: up to fifteen digits that is what was written, because no two such
 /// decimals share a double.
-fn decimals_as_written(value: &mut Value, path: &KeyPath, lines: &Lines) {
+fn decimals_as_written(value: &mut Value, path: &KeyPath, lines: &Lines<'_>) {
     match value {
         Value::Number(number) if number.is_f64() => {
             let same = |text: &String| text.parse().ok() == number.as_f64();

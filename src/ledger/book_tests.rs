@@ -13,8 +13,7 @@ fn alice() -> AccountId {
 }
 
 fn deposit(book: &mut Book, id: &str, amount: u64) {
-    let deposit =
-        Deposit { id: DepositId::stored(id), account: alice(), amount: msat(amount) };
+    let deposit = Deposit { id: DepositId::stored(id), account: alice(), amount: msat(amount) };
     book.deposit(deposit).unwrap();
 }
 
@@ -45,13 +44,8 @@ fn everything(id: &str, unit: u64) -> WithdrawalAsk {
 #[track_caller]
 fn check(book: &Book, expect: [u64; 5]) {
     let account = book.account(&alice()).unwrap();
-    let parts = [
-        account.available,
-        account.reserved,
-        account.spent,
-        account.refunded,
-        account.shortfall,
-    ];
+    let parts =
+        [account.available, account.reserved, account.spent, account.refunded, account.shortfall];
     assert_eq!(parts.map(Msat::get), expect);
     book.check_invariants().unwrap();
 }
@@ -117,8 +111,7 @@ fn an_expiry_waits_for_the_deadline_and_charges_what_accrued() {
     deposit(&mut book, "d1", 500);
     admit(&mut book, "r1", 300).unwrap();
     let id = ReservationId::stored("r1");
-    let renewal =
-        Renewal { reservation: id.clone(), deadline: UnixMs(2_000), accrued: msat(70) };
+    let renewal = Renewal { reservation: id.clone(), deadline: UnixMs(2_000), accrued: msat(70) };
     book.renew(&renewal);
     assert_eq!(book.expire(&id, UnixMs(1_999)), None);
     assert_eq!(book.expire(&id, UnixMs(2_000)).unwrap().spent, msat(70));

@@ -3,9 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::book::{Book, Held, Touched};
-use super::{
-    Account, Deposit, Ended, Receipt, Record, Withdrawal, WithdrawalState,
-};
+use super::{Account, Deposit, Ended, Receipt, Record, Withdrawal, WithdrawalState};
 use crate::clock::UnixMs;
 use crate::ids::{AccountId, DepositId, ReservationId, WithdrawalId};
 use crate::money::Msat;
@@ -82,9 +80,8 @@ pub(super) fn load_account(
         .query_row([id.as_str()], account_of)
         .optional()?;
     let Some(account) = &mut account else { return Ok(()) };
-    let mut statement = connection.prepare_cached(
-        "SELECT * FROM reservations WHERE account = ?1 AND how IS NULL",
-    )?;
+    let mut statement = connection
+        .prepare_cached("SELECT * FROM reservations WHERE account = ?1 AND how IS NULL")?;
     let mut rows = statement.query([id.as_str()])?;
     while let Some(row) = rows.next()? {
         let (id, held) = held_of(row)?;
@@ -199,7 +196,9 @@ pub(super) fn save(
                 deposit.amount.to_i64(),
                 now.to_i64()
             ];
-            connection.prepare_cached("INSERT INTO deposits VALUES (?1, ?2, ?3, ?4)")?.execute(row)?;
+            connection
+                .prepare_cached("INSERT INTO deposits VALUES (?1, ?2, ?3, ?4)")?
+                .execute(row)?;
         }
     }
     for id in &touched.withdrawals {

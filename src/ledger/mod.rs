@@ -71,7 +71,10 @@ pub struct Admission {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Denied {
     NoAccount,
-    Insufficient { available: Msat, account_idle: bool },
+    Insufficient {
+        available: Msat,
+        account_idle: bool,
+    },
     /// A repetition that came after its reservation had ended.
     AlreadyEnded,
 }
@@ -131,7 +134,9 @@ pub struct Record {
 pub enum Amount {
     Exactly(Msat),
     /// All that is available in whole units of this size, and only while no reservation is open.
-    Everything { unit: Msat },
+    Everything {
+        unit: Msat,
+    },
 }
 
 /// Value about to leave an account as ecash of one mint and unit.
@@ -168,10 +173,16 @@ pub enum WithdrawalState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WithdrawalDenied {
     NoAccount,
-    Insufficient { available: Msat },
+    Insufficient {
+        available: Msat,
+    },
     /// Nothing of a whole unit is there to withdraw.
-    TooSmall { available: Msat },
-    RequestsInProgress { open: u64 },
+    TooSmall {
+        available: Msat,
+    },
+    RequestsInProgress {
+        open: u64,
+    },
 }
 
 /// The ledger did not answer, or not in time. Whether the verb happened is unknown; repeating
@@ -199,7 +210,10 @@ pub struct Renewal {
 /// The verbs. All are idempotent by id; none waits for anything but the ledger.
 pub trait Ledger: Clone + Send + Sync + 'static {
     /// Durable on disk when it returns. Answers what the account has afterwards.
-    fn deposit(&self, deposit: Deposit) -> impl Future<Output = Result<Account, Unavailable>> + Send;
+    fn deposit(
+        &self,
+        deposit: Deposit,
+    ) -> impl Future<Output = Result<Account, Unavailable>> + Send;
 
     /// Checks the balance and reserves the ceiling, in one atomic step.
     fn admit(
@@ -208,7 +222,8 @@ pub trait Ledger: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Result<Admitted, Denied>, Unavailable>> + Send;
 
     /// Extends deadlines and records what has accrued; unknown or ended ids are passed over.
-    fn renew(&self, renewals: Vec<Renewal>) -> impl Future<Output = Result<(), Unavailable>> + Send;
+    fn renew(&self, renewals: Vec<Renewal>)
+    -> impl Future<Output = Result<(), Unavailable>> + Send;
 
     /// Charges `cost` and returns the rest. A cost above the reservation takes what is available
     /// and records the rest as a shortfall.
@@ -226,7 +241,8 @@ pub trait Ledger: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Receipt, Unsettled>> + Send;
 
     /// Ends every reservation whose deadline has passed, charging what had accrued.
-    fn expire(&self, now: UnixMs) -> impl Future<Output = Result<Vec<Receipt>, Unavailable>> + Send;
+    fn expire(&self, now: UnixMs)
+    -> impl Future<Output = Result<Vec<Receipt>, Unavailable>> + Send;
 
     fn withdraw_begin(
         &self,
@@ -250,7 +266,8 @@ pub trait Ledger: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Option<Withdrawal>, Unavailable>> + Send;
 
     /// Withdrawals begun and neither committed nor reverted, oldest first.
-    fn withdrawals_open(&self) -> impl Future<Output = Result<Vec<Withdrawal>, Unavailable>> + Send;
+    fn withdrawals_open(&self)
+    -> impl Future<Output = Result<Vec<Withdrawal>, Unavailable>> + Send;
 
     fn account(
         &self,

@@ -88,12 +88,22 @@ fn count(raw: &str) -> Count {
     if let Ok(count) = raw.parse::<u64>() {
         return if count <= TOKENS_MAX { Count::Of(count) } else { Count::Nonsense };
     }
-    match serde_json::from_str::<f64>(raw) {
-        Ok(float) if float.fract() == 0.0 && (0.0..=TOKENS_MAX as f64).contains(&float) => {
-            Count::Of(float as u64)
-        }
+    match serde_json::from_str::<f64>(raw).map(whole) {
+        Ok(Some(count)) => Count::Of(count),
         _ => Count::Nonsense,
     }
+}
+
+/// Counts written as `12.0` or `1e3`: the same number, if it is one.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "between 0 and 2^53 every whole float is an integer, and both casts are exact"
+)]
+fn whole(float: f64) -> Option<u64> {
+    let counts = 0.0..=TOKENS_MAX as f64;
+    (float.fract() == 0.0 && counts.contains(&float)).then_some(float as u64)
 }
 
 /// Larger counts are nonsense. Up to here a float holds every whole number exactly.

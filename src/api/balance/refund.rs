@@ -26,7 +26,8 @@ pub(super) struct Asked {
 /// Amounts are strings here, as existing clients read them.
 #[derive(Serialize)]
 pub(super) struct Paid {
-    token: String,
+    #[serde(rename = "token")]
+    cashu_token: String,
     sats: String,
     msats: String,
 }
@@ -55,7 +56,7 @@ async fn paid_back<L: Ledger>(
     let text = refunded.cashu_token.reveal().to_owned();
     let head = cashu_headers(&text, api.config.refunds_alias).into_iter().collect();
     let paid = Paid {
-        token: text,
+        cashu_token: text,
         sats: refunded.amount.whole_sats().to_string(),
         msats: refunded.amount.get().to_string(),
     };
