@@ -228,7 +228,9 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_pass_a_tap_that_shows_usage(chunks in prop::collection::vec(any::<Vec<u8>>(), 0..8)) {
+    fn any_bytes_pass_a_tap_that_shows_usage(
+        chunks in prop::collection::vec(any::<Vec<u8>>(), 0..8),
+    ) {
         let mut tap = ChatStream::new(true);
         let mut out = Vec::new();
         for chunk in &chunks {
