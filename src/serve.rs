@@ -24,7 +24,10 @@ pub fn serve(config: Config) -> Result<(), String> {
     let started = Stopwatch::start();
     let config = Arc::new(config);
     let prices = PriceList::new(&config).map_err(|problems| {
-        problems.into_iter().map(|(path, problem)| format!("{path}: {problem}\n")).collect::<String>()
+        problems
+            .into_iter()
+            .map(|(path, problem)| format!("{path}: {problem}\n"))
+            .collect::<String>()
     })?;
     let upstreams = Upstreams::new(&config.upstreams)?;
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -22,7 +22,12 @@ const ROUNDS: usize = 5;
 const LOADS: [Load; 3] = [
     Load { name: "JSON, 1 connection", connections: 1, requests: 3_000, stream: false },
     Load { name: "JSON, 8 connections", connections: 8, requests: 12_000, stream: false },
-    Load { name: "stream of 20 events, 8 connections", connections: 8, requests: 4_000, stream: true },
+    Load {
+        name: "stream of 20 events, 8 connections",
+        connections: 8,
+        requests: 4_000,
+        stream: true,
+    },
 ];
 
 fn main() -> ExitCode {

@@ -35,7 +35,8 @@ pub(crate) fn serve() -> ExitCode {
     else {
         return ExitCode::FAILURE;
     };
-    let conf = ServerConf { threads: 1, upstream_keepalive_pool_size: 1024, ..ServerConf::default() };
+    let conf =
+        ServerConf { threads: 1, upstream_keepalive_pool_size: 1024, ..ServerConf::default() };
     let mut server = Server::new_with_opt_and_conf(None, conf);
     server.bootstrap();
     let mut proxy = pingora::proxy::http_proxy_service(&server.configuration, Plain { upstream });

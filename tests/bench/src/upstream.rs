@@ -78,7 +78,8 @@ fn events() -> Vec<u8> {
         let delta = r#""choices":[{"index":0,"delta":{"content":"word "},"finish_reason":null}]"#;
         answer += &event(&format!("{head},{delta}}}"));
     }
-    let usage = r#""choices":[],"usage":{"prompt_tokens":200,"completion_tokens":20,"total_tokens":220}"#;
+    let usage =
+        r#""choices":[],"usage":{"prompt_tokens":200,"completion_tokens":20,"total_tokens":220}"#;
     answer += &event(&format!("{head},{usage}}}"));
     answer += &event("[DONE]");
     answer += "0\r\n\r\n";
