@@ -2,8 +2,9 @@
 //!
 //! [`Stage`] is the state machine that money depends on; everything else here is for the log.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 use lua_free_filters::{Tokens, Usage};
 
@@ -110,25 +111,47 @@ impl UsageSource {
     }
 }
 
-/// Counts this request among the open ones until it is dropped; draining waits for zero.
+/// How many requests are open, and word when none is.
+#[derive(Debug, Default)]
+pub(super) struct OpenCount {
+    open: AtomicUsize,
+    lock: Mutex<()>,
+    none: Condvar,
+}
+
+impl OpenCount {
+    /// Waits until no request is open; false when that took longer than `limit`.
+    pub(super) fn wait_for_none(&self, limit: Duration) -> bool {
+        let lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_open = |(): &mut ()| self.open.load(Ordering::SeqCst) > 0;
+        let waited = self.none.wait_timeout_while(lock, limit, is_open);
+        waited.is_ok_and(|(_, result)| !result.timed_out())
+    }
+}
+
+/// Counts this request among the open ones until it is dropped.
 #[derive(Debug)]
-pub(super) struct Open(Arc<AtomicUsize>);
+pub(super) struct Open(Arc<OpenCount>);
 
 impl Open {
-    pub(super) fn new(count: &Arc<AtomicUsize>) -> Self {
-        count.fetch_add(1, Ordering::SeqCst);
+    fn new(count: &Arc<OpenCount>) -> Self {
+        count.open.fetch_add(1, Ordering::SeqCst);
         Self(count.clone())
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
+        if self.0.open.fetch_sub(1, Ordering::SeqCst) == 1 {
+            // Under the lock, so that it cannot fall between a look at the count and the wait.
+            let _lock = self.0.lock.lock().unwrap_or_else(PoisonError::into_inner);
+            self.0.none.notify_all();
+        }
     }
 }
 
 impl Ctx {
-    pub(super) fn new(open: &Arc<AtomicUsize>) -> Self {
+    pub(super) fn new(open: &Arc<OpenCount>) -> Self {
         Self {
             request_id: String::new(),
             started: Stopwatch::start(),

@@ -110,7 +110,7 @@ impl Meter {
     pub(super) fn usage(&self) -> Usage {
         match self {
             Self::Stream { verdict: Some(usage), .. } | Self::Json { verdict: Some(usage), .. } => {
-                usage.clone()
+                *usage
             }
             Self::Nothing | Self::Json { verdict: None, .. } => Usage::Nothing,
             Self::Stream { verdict: None, .. } | Self::Opaque { .. } => {

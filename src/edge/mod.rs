@@ -15,7 +15,6 @@ mod peers;
 pub mod serve;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -29,7 +28,7 @@ use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType};
 
-use self::context::{Ctx, Stage};
+use self::context::{Ctx, OpenCount, Stage};
 use self::order::{Refused, read_body};
 use self::peers::Peers;
 use crate::api;
@@ -51,7 +50,7 @@ pub struct Edge<L: Ledger> {
     connector: Connector,
     till: Till<L>,
     api: axum::Router,
-    open: Arc<AtomicUsize>,
+    open: Arc<OpenCount>,
 }
 
 impl<L: Ledger> Edge<L> {

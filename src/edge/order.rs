@@ -163,7 +163,10 @@ impl<L: Ledger> Edge<L> {
     ) -> Result<(), Refused> {
         // Before anything was redeemed the token is as the client sent it.
         let denied = match self.admit(payer, order).await.map_err(Refused::from)? {
-            Ok(admitted) => return Ok(self.reserved(ctx, payer, order, admitted)),
+            Ok(admitted) => {
+                self.reserved(ctx, payer, order, admitted);
+                return Ok(());
+            }
             Err(denied) => denied,
         };
         let (Denied::NoAccount, Some(cashu_token)) = (denied, &payer.cashu_token) else {
@@ -174,10 +177,10 @@ impl<L: Ledger> Edge<L> {
             .await
             .map_err(|refused| redeem_refused(&refused))?;
         let taken = |refusal| Refused { refusal, untouched: false };
-        match self.admit(payer, order).await.map_err(taken)? {
-            Ok(admitted) => Ok(self.reserved(ctx, payer, order, admitted)),
-            Err(denied) => Err(denied_refusal(denied, payer, order)),
-        }
+        let admitted = self.admit(payer, order).await.map_err(taken)?;
+        let admitted = admitted.map_err(|denied| denied_refusal(denied, payer, order))?;
+        self.reserved(ctx, payer, order, admitted);
+        Ok(())
     }
 
     async fn admit(

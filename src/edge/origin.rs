@@ -116,7 +116,8 @@ impl<L: Ledger> Edge<L> {
         let asked = Stopwatch::start();
         loop {
             let peer = self.upstream_peer(session, ctx).await.map_err(|_| Broke::Unreachable)?;
-            let connect = self.connector.get_http_session(&*peer);
+            // Boxed: its state is 18 KB, which every open stream would carry along otherwise.
+            let connect = Box::pin(self.connector.get_http_session(&*peer));
             // The peer's own timeouts bound each step of connecting, this bounds their sum.
             let limit = upstream.connect_timeout.saturating_mul(2);
             let (http, reused) = match within(session, limit, connect).await {

@@ -1,7 +1,6 @@
 //! Starting the gateway: store, ledger, wallet, recovery, and only then the listeners.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use pingora::server::{ExecutionPhase, Server};
 use pingora::services::listening::Service;
 
 use super::Edge;
+use super::context::OpenCount;
 use super::peers::Peers;
 use crate::api::{self, ApiState};
 use crate::clock::Stopwatch;
@@ -39,7 +39,7 @@ pub struct Parts<L: Ledger> {
 pub fn serve<L: Ledger>(parts: Parts<L>) -> Result<(), String> {
     let Parts { config, prices, upstreams, till } = parts;
     let state = ApiState { config: config.clone(), prices: prices.clone(), till: till.clone() };
-    let open = Arc::new(AtomicUsize::new(0));
+    let open = Arc::new(OpenCount::default());
     let mut server = Server::new_with_opt_and_conf(None, server_conf(&config));
     server.bootstrap();
     let edge = Edge {
@@ -76,7 +76,7 @@ fn server_conf(config: &Config) -> ServerConf {
 
 /// Pingora sleeps its whole grace period on SIGTERM. This ends the process as soon as nothing
 /// is open any more.
-fn exit_when_drained(server: &Server, open: Arc<AtomicUsize>, drain_max: Duration) {
+fn exit_when_drained(server: &Server, open: Arc<OpenCount>, drain_max: Duration) {
     let mut phases = server.watch_execution_phase();
     let wait = move || {
         while let Ok(phase) = phases.blocking_recv() {
@@ -84,16 +84,20 @@ fn exit_when_drained(server: &Server, open: Arc<AtomicUsize>, drain_max: Duratio
                 continue;
             }
             let draining = Stopwatch::start();
-            while open.load(Ordering::SeqCst) > 0 && draining.elapsed() < drain_max {
-                thread::sleep(DRAIN_LOOK_EVERY);
-            }
-            log::info!("drained after {} ms", draining.elapsed().as_millis());
-            std::process::exit(0);
+            let drained = open.wait_for_none(drain_max);
+            log::info!("drained: {drained}, after {} ms", draining.elapsed().as_millis());
+            exit();
         }
     };
     if let Err(error) = thread::Builder::new().name("drain".to_owned()).spawn(wait) {
         log::error!("draining will take the whole grace period: {error}");
     }
+}
+
+/// Every open request has recorded its end by now: its context lives until it has.
+#[expect(clippy::exit, reason = "Pingora sleeps on after the last request, and nothing is left")]
+fn exit() -> ! {
+    std::process::exit(0)
 }
 
 /// The admin listener: the same router technique, on its own port.
@@ -113,5 +117,3 @@ impl ServeHttp for Admin {
 
 /// Idle upstream connections kept for reuse, in all.
 const UPSTREAM_CONNECTIONS_POOLED_MAX: usize = 1024;
-
-const DRAIN_LOOK_EVERY: Duration = Duration::from_millis(10);

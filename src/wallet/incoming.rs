@@ -64,7 +64,7 @@ impl Incoming {
             .await
             .map_err(|error| unfetched(&error))?;
         let (proofs, ppk) = self.under(&infos).ok_or_else(|| invalid("unknown keyset"))?;
-        let ys: Result<Vec<_>, _> = proofs.iter().map(|proof| proof.y()).collect();
+        let ys: Result<Vec<_>, _> = proofs.iter().map(cdk::nuts::Proof::y).collect();
         let ys = ys.map_err(|_| invalid("a secret is not usable"))?;
         Ok(Inputs { proofs, ys, fee: ppk.div_ceil(PPK) })
     }

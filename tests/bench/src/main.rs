@@ -6,6 +6,10 @@
 //! connections; their CPU is read from the kernel's own accounting. Figures are ratios of one
 //! run: absolute ones say more about the machine.
 
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a table is what it is for")]
+#![expect(clippy::float_arithmetic, reason = "measurements, not money")]
+#![expect(clippy::disallowed_methods, reason = "it measures time, and its tasks end with it")]
+
 mod driver;
 mod plain;
 mod subject;
