@@ -130,6 +130,13 @@ impl<L: Ledger> Till<L> {
     pub fn wallet(&self) -> &Wallet {
         &self.0.wallet
     }
+
+    /// Returns when no redemption and no refund is under way: what a process that is told to
+    /// end waits for, within a bound of its own. Nothing is lost if it does not.
+    pub async fn idle(&self) {
+        self.0.redemptions.all_landed().await;
+        self.0.refunds.all_landed().await;
+    }
 }
 
 impl<L: Ledger> Clone for Till<L> {

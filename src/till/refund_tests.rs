@@ -143,7 +143,8 @@ async fn an_exchange_that_hangs_is_finished_by_the_next_process() {
     bench.mint.hold_swaps(true);
     let (till, asking) = (bench.till.clone(), account.clone());
     let ask = RefundAsk { amount: Some(sat(3)), mint: None };
-    tokio::spawn(async move { till.refund(asking, ask).await });
+    let mut hanging = JoinSet::new();
+    hanging.spawn(async move { till.refund(asking, ask).await });
     bench.mint.await_swaps(2).await;
     let (_dir, till) = bench.after_a_crash().await;
     assert_eq!(till.recover().await.withdrawals_completed, 1);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use cdk::mint_url::MintUrl;
 use cdk::nuts::nut10::Secret as Nut10Secret;
-use cdk::nuts::{CurrencyUnit, Id, KeySetInfo, Proofs, PublicKey, Token};
+use cdk::nuts::{CurrencyUnit, Id, KeySetInfo, Proof, Proofs, PublicKey, Token};
 
 use super::mint::{Mint, MintError, Unit, normalise};
 use super::{RedeemRefused, WalletError};
@@ -64,7 +64,7 @@ impl Incoming {
             .await
             .map_err(|error| unfetched(&error))?;
         let (proofs, ppk) = self.under(&infos).ok_or_else(|| invalid("unknown keyset"))?;
-        let ys: Result<Vec<_>, _> = proofs.iter().map(|proof| proof.y()).collect();
+        let ys: Result<Vec<_>, _> = proofs.iter().map(Proof::y).collect();
         let ys = ys.map_err(|_| invalid("a secret is not usable"))?;
         Ok(Inputs { proofs, ys, fee: ppk.div_ceil(PPK) })
     }
