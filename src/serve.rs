@@ -53,6 +53,7 @@ async fn open(config: &Config) -> Result<Till<Embedded>, String> {
     let reservation = &config.reservation;
     let (lifetime, every) = (reservation.lifetime, reservation.renew_every);
     wallet.handle().spawn(reaper::run(ledger.clone(), ledger.live().clone(), lifetime, every));
+    wallet.prefetch();
     let till = Till::open(ledger, wallet);
     let recovery = till.recover().await;
     log::info!("recovery: {} reservations ended, {recovery:?}", expired.len());

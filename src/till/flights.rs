@@ -8,7 +8,7 @@ use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 /// How far a flight is.
 #[derive(Clone, Debug)]
@@ -22,7 +22,12 @@ enum Phase<V> {
 
 type Waiters<K, V> = HashMap<K, watch::Receiver<Phase<V>>>;
 
-pub(super) struct Flights<K, V>(Arc<Mutex<Waiters<K, V>>>);
+pub(super) struct Flights<K, V>(Arc<Sky<K, V>>);
+
+struct Sky<K, V> {
+    waiters: Mutex<Waiters<K, V>>,
+    left: Notify,
+}
 
 pub(super) enum Boarding<K: Eq + Hash, V> {
     /// Nobody is at it: whoever holds this must fly and land it.
@@ -57,9 +62,20 @@ impl<K: Clone + Eq + Hash, V> Flights<K, V> {
 }
 
 impl<K: Eq + Hash, V> Flights<K, V> {
+    /// Returns when nobody flies.
+    pub(super) async fn all_landed(&self) {
+        loop {
+            let left = self.0.left.notified();
+            if self.lock().is_empty() {
+                return;
+            }
+            left.await;
+        }
+    }
+
     // The map is sound after a panic elsewhere: every change to it is a single call.
     fn lock(&self) -> MutexGuard<'_, Waiters<K, V>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.waiters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -71,7 +87,7 @@ impl<K, V> Clone for Flights<K, V> {
 
 impl<K, V> Default for Flights<K, V> {
     fn default() -> Self {
-        Self(Arc::default())
+        Self(Arc::new(Sky { waiters: Mutex::default(), left: Notify::new() }))
     }
 }
 
@@ -93,6 +109,7 @@ impl<K: Eq + Hash, V> Flight<K, V> {
     fn leave(&mut self) {
         if let Some(key) = self.key.take() {
             self.flights.lock().remove(&key);
+            self.flights.0.left.notify_waiters();
         }
     }
 }
@@ -158,7 +175,7 @@ mod tests {
         flight.asked();
         assert_eq!(passenger(&flights).outcome(PATIENCE).await, None);
         assert!(flights.is_flying(&1));
-        drop(flight);
+        let (_, ()) = tokio::join!(flights.all_landed(), async { drop(flight) });
         assert!(!flights.is_flying(&1), "a pilot that died blocks nobody");
     }
 }

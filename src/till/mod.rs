@@ -4,9 +4,9 @@
 //! money: value that reached us is credited under an id that a repetition finds again, value
 //! that leaves is booked before it leaves.
 //!
-//! What must finish runs on the wallet's runtime, as a flight ([`flights`]): callers for the
+//! What must finish runs on the wallet's runtime, as a flight (`flights.rs`): callers for the
 //! same token or account board the same one, wait a bounded time, and may leave. What a dead
-//! process left, or a mint that was away, is finished by [`keeper`].
+//! process left, or a mint that was away, is finished by `keeper.rs`.
 //!
 //! ```text
 //! redeem   wallet: recorded → redeemed      ledger: deposit        wallet: credited
@@ -129,6 +129,13 @@ impl<L: Ledger> Till<L> {
 
     pub fn wallet(&self) -> &Wallet {
         &self.0.wallet
+    }
+
+    /// Returns when no redemption and no refund is under way: what a process that is told to
+    /// end waits for, within a bound of its own. Nothing is lost if it does not.
+    pub async fn idle(&self) {
+        self.0.redemptions.all_landed().await;
+        self.0.refunds.all_landed().await;
     }
 }
 

@@ -143,7 +143,8 @@ async fn an_exchange_that_hangs_is_finished_by_the_next_process() {
     bench.mint.hold_swaps(true);
     let (till, asking) = (bench.till.clone(), account.clone());
     let ask = RefundAsk { amount: Some(sat(3)), mint: None };
-    tokio::spawn(async move { till.refund(asking, ask).await });
+    let mut hanging = JoinSet::new();
+    hanging.spawn(async move { till.refund(asking, ask).await });
     bench.mint.await_swaps(2).await;
     let (_dir, till) = bench.after_a_crash().await;
     assert_eq!(till.recover().await.withdrawals_completed, 1);
@@ -238,4 +239,21 @@ async fn a_token_that_was_claimed_is_noted_as_such() {
     let audit = bench.audit().await;
     assert_eq!((audit.issued, audit.claimed), (sat(9), sat(9)));
     assert_eq!(bench.refund(&account).await.unwrap(), change, "and it stays the last refund");
+}
+
+#[tokio::test]
+async fn what_was_pending_is_finished_in_the_background_when_the_mint_is_back() {
+    let mut bench = Bench::start().await;
+    let account = uncomposable(&bench).await;
+    assert_eq!(bench.till.recover().await, Recovery::default());
+    bench.mint.stop().await;
+    assert_eq!(bench.refund_sats(&account, 3).await, Err(RefundRefused::Pending));
+    bench.mint.start_again().await.unwrap();
+    // Nothing announces the keeper's rounds; whether it has been there is asked of the ledger.
+    let mut ask = tokio::time::interval(std::time::Duration::from_millis(20));
+    while !bench.till.ledger().withdrawals_open().await.unwrap().is_empty() {
+        ask.tick().await;
+    }
+    bench.till.idle().await;
+    assert_eq!(bench.audit().await.issued, sat(5), "two before, and these three");
 }

@@ -3,10 +3,12 @@
 use nutgate_sandbox::{CurrencyUnit, MintOptions, TokenFormat};
 use tokio::task::JoinSet;
 
-use super::support::{Bench, holds, open, owner, sat};
+use super::support::{Bench, PATIENT, holds, open, owner, sat};
 use super::{Recovery, RedeemRefused};
-use crate::ids::AccountId;
+use crate::ids::{AccountId, DepositId};
 use crate::money::Msat;
+use crate::store::{Durability, Store};
+use crate::wallet::Resolved;
 use crate::wallet::tests::as_v3;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -196,14 +198,14 @@ async fn killed_after_the_mint_has_signed_the_value_is_found_at_the_start() {
     bench.funded(1).await;
     bench.mint.hold_swaps(true);
     let (till, shown) = (bench.till.clone(), text.clone());
-    let hanging = tokio::spawn(async move { till.redeem(&shown, owner(&shown), Msat::ZERO).await });
+    let mut hanging = JoinSet::new();
+    hanging.spawn(async move { till.redeem(&shown, owner(&shown), Msat::ZERO).await });
     bench.mint.await_swaps(2).await;
     let (_dir, till) = bench.after_a_crash().await;
     let recovery = till.recover().await;
     assert_eq!(recovery, Recovery { redemptions_completed: 1, ..Recovery::default() });
     assert_eq!(holds(&till, &owner(&text)).await.deposited, sat(77));
     assert!(!till.redeem(&text, owner(&text), Msat::ZERO).await.unwrap().fresh);
-    hanging.abort();
 }
 
 #[tokio::test]
@@ -227,7 +229,8 @@ async fn a_start_with_a_mint_that_is_down_is_bounded_and_leaves_the_rest_for_lat
     bench.funded(1).await;
     bench.mint.hold_swaps(true);
     let (till, shown) = (bench.till.clone(), text.clone());
-    tokio::spawn(async move { till.redeem(&shown, owner(&shown), Msat::ZERO).await });
+    let mut hanging = JoinSet::new();
+    hanging.spawn(async move { till.redeem(&shown, owner(&shown), Msat::ZERO).await });
     bench.mint.await_swaps(2).await;
     let (dir, till) = bench.after_a_crash().await;
     bench.mint.stop().await;
@@ -235,7 +238,67 @@ async fn a_start_with_a_mint_that_is_down_is_bounded_and_leaves_the_rest_for_lat
     assert_eq!(recovery, Recovery { redemptions_unknown: 1, ..Recovery::default() });
     drop(till);
     bench.mint.start_again().await.unwrap();
-    let (_store, till) = open(dir.path(), &bench.mint.url(), super::support::PATIENT).await;
+    let (_store, till) = open(dir.path(), &bench.mint.url(), PATIENT).await;
     assert_eq!(till.recover().await.redemptions_completed, 1);
     assert_eq!(holds(&till, &owner(&text)).await.deposited, sat(6));
+}
+
+#[tokio::test]
+async fn a_database_restored_from_an_old_copy_credits_only_what_it_takes() {
+    let bench = Bench::start().await;
+    bench.funded(1).await;
+    let (_dir, restored) = bench.after_a_crash().await;
+    bench.funded(1000).await;
+    let text = bench.sats(77).await;
+    let redeemed = restored.redeem(&text, owner(&text), Msat::ZERO).await.unwrap();
+    assert_eq!(redeemed.amount, sat(77));
+    assert!(bench.faucet.is_spent(&text).await.unwrap(), "under counters never used before");
+    let change = restored.refund(redeemed.account, Default::default()).await.unwrap();
+    assert_eq!(bench.value_of(&change).await, 77);
+}
+
+/// Ages every redemption so that its late look is due.
+async fn age(store: &Store, state: &'static str) {
+    let write = move |connection: &rusqlite::Connection| {
+        let sql = "UPDATE redemptions SET asked_ms = 0, next_ms = 0, state = ?1
+                   WHERE state IN ('recorded', 'lapsed')";
+        assert_eq!(connection.execute(sql, [state])?, 1);
+        Ok(())
+    };
+    store.write(Durability::Process, write).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_request_given_up_for_unseen_is_credited_if_the_mint_had_seen_it() {
+    let bench = Bench::start().await;
+    let text = bench.sats(18).await;
+    bench.funded(1).await;
+    bench.mint.hold_swaps(true);
+    let (till, shown) = (bench.till.clone(), text.clone());
+    let mut hanging = JoinSet::new();
+    hanging.spawn(async move { till.redeem(&shown, owner(&shown), Msat::ZERO).await });
+    bench.mint.await_swaps(2).await;
+    let (dir, till) = bench.after_a_crash().await;
+    drop(till);
+    let (store, till) = open(dir.path(), &bench.mint.url(), PATIENT).await;
+    age(&store, "lapsed").await;
+    assert!(!till.is_redeeming(&text).await);
+    assert_eq!(till.recover().await.redemptions_completed, 1);
+    assert_eq!(holds(&till, &owner(&text)).await.deposited, sat(18));
+}
+
+#[tokio::test]
+async fn a_request_the_mint_never_saw_is_forgotten_after_a_late_look() {
+    let mut bench = Bench::start().await;
+    let text = bench.sats(18).await;
+    bench.funded(1).await;
+    bench.mint.stop().await;
+    assert_eq!(bench.redeem(&text).await, Err(RedeemRefused::MintUnreachable));
+    assert_eq!(bench.till.recover().await, Recovery::default(), "not before it is due");
+    age(&bench.store, "lapsed").await;
+    bench.mint.start_again().await.unwrap();
+    let id = DepositId::of_cashu_token(&text);
+    assert_eq!(bench.till.wallet().resolve_redemption(&id).await, Resolved::Forgotten);
+    assert_eq!(bench.till.wallet().resolve_redemption(&id).await, Resolved::Unknown, "no row");
+    assert!(bench.redeem(&text).await.unwrap().fresh);
 }

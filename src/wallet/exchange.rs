@@ -20,6 +20,7 @@ use super::attempt::{self, Fate};
 use super::exchange_rows::{Exchange, Planned, Terms, fresh_id, plan_for, plan_leaving};
 use super::issue::{Claim, Issue, claim};
 use super::mint::{Mint, MintError, Unit};
+use super::redeem::RENEWALS_MAX;
 use super::rows::{Attempt, ProofRow, damaged, listed, take_counters};
 use super::{Wallet, WalletError, split};
 use crate::store::Durability;
@@ -158,7 +159,7 @@ impl Wallet {
         mut exchange: Exchange,
         fresh: bool,
     ) -> Result<bool, WalletError> {
-        let mut renewed = false;
+        let mut renewals_left = RENEWALS_MAX;
         loop {
             let Attempt { keyset, counter_start, outputs, .. } = &exchange.attempt;
             let outputs = self.seed().outputs(*keyset, *counter_start, outputs)?;
@@ -174,7 +175,12 @@ impl Wallet {
                 Fate::Signed(signatures) => {
                     return self.complete(mint, exchange, &signatures).await;
                 }
-                Fate::Unspent { .. } if error == MintError::KeysetInactive && !renewed => {
+                Fate::Unspent { .. } if error == MintError::OutputsUsed && renewals_left > 0 => {
+                    renewals_left -= 1;
+                    exchange = self.renew(exchange, None).await?;
+                }
+                Fate::Unspent { .. } if error == MintError::KeysetInactive && renewals_left > 0 => {
+                    renewals_left -= 1;
                     if mint.refresh().await.is_err() {
                         return Ok(false);
                     }
@@ -182,7 +188,6 @@ impl Wallet {
                         Unit::named(&exchange.attempt.unit).ok_or_else(|| damaged("unit"))?;
                     let Some(terms) = self.terms(mint, unit).await else { return Ok(false) };
                     exchange = self.renew(exchange, Some(terms)).await?;
-                    renewed = true;
                 }
                 Fate::Unspent { .. } => {
                     let answered = !matches!(error, MintError::Ambiguous);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use cdk::mint_url::MintUrl;
 use cdk::nuts::nut10::Secret as Nut10Secret;
-use cdk::nuts::{CurrencyUnit, Id, KeySetInfo, Proofs, PublicKey, Token};
+use cdk::nuts::{CurrencyUnit, Id, KeySetInfo, Proof, Proofs, PublicKey, Token};
 
 use super::mint::{Mint, MintError, Unit, normalise};
 use super::{RedeemRefused, WalletError};
@@ -20,7 +20,7 @@ pub(super) struct Incoming {
     pub(super) unit: Unit,
     /// In the token's unit, more than zero.
     pub(super) value: u64,
-    token: Token,
+    cashu_token: Token,
 }
 
 /// Its proofs under their full keyset ids, and what the mint takes for swapping them.
@@ -35,25 +35,25 @@ impl Incoming {
         if text.len() > TOKEN_BYTES_MAX {
             return Err(invalid("longer than 64 KiB"));
         }
-        let token = Token::from_str(text).map_err(|_| invalid("it cannot be decoded"))?;
-        let secrets = token.token_secrets();
+        let cashu_token = Token::from_str(text).map_err(|_| invalid("it cannot be decoded"))?;
+        let secrets = cashu_token.token_secrets();
         if secrets.len() > TOKEN_PROOFS_MAX {
             return Err(invalid("more than 1000 proofs"));
         }
-        let url = mint_url(&token)?;
+        let url = mint_url(&cashu_token)?;
         let known = mints.iter().find(|mint| Some(&mint.url) == url.as_ref());
         let mint = known.ok_or(RedeemRefused::MintNotAccepted)?.clone();
-        let currency = token.unit().unwrap_or(CurrencyUnit::Sat);
+        let currency = cashu_token.unit().unwrap_or(CurrencyUnit::Sat);
         let unit = mint.unit(&currency).ok_or(RedeemRefused::UnitNotAccepted)?.clone();
         if secrets.into_iter().any(|secret| Nut10Secret::try_from(secret).is_ok()) {
             return Err(invalid("its proofs are locked and we hold no key to them"));
         }
-        let value = token.value().map_err(|_| invalid("a proof occurs twice"))?.to_u64();
+        let value = cashu_token.value().map_err(|_| invalid("a proof occurs twice"))?.to_u64();
         if value == 0 {
             return Err(RedeemRefused::ZeroValue);
         }
         unit.msat(value).ok_or_else(|| invalid("worth more than can be counted"))?;
-        Ok(Self { mint, unit, value, token })
+        Ok(Self { mint, unit, value, cashu_token })
     }
 
     /// Resolves keysets (the mint is asked for them if they are new) and computes the fee.
@@ -64,7 +64,7 @@ impl Incoming {
             .await
             .map_err(|error| unfetched(&error))?;
         let (proofs, ppk) = self.under(&infos).ok_or_else(|| invalid("unknown keyset"))?;
-        let ys: Result<Vec<_>, _> = proofs.iter().map(cdk::nuts::Proof::y).collect();
+        let ys: Result<Vec<_>, _> = proofs.iter().map(Proof::y).collect();
         let ys = ys.map_err(|_| invalid("a secret is not usable"))?;
         Ok(Inputs { proofs, ys, fee: ppk.div_ceil(PPK) })
     }
@@ -72,7 +72,7 @@ impl Incoming {
     /// The proofs and the sum of their fees in parts per thousand, if these keysets are all of
     /// the token's, and of its unit.
     fn under(&self, infos: &[KeySetInfo]) -> Option<(Proofs, u64)> {
-        let proofs = self.token.proofs(infos).ok()?;
+        let proofs = self.cashu_token.proofs(infos).ok()?;
         let fees: HashMap<Id, u64> = infos
             .iter()
             .filter(|info| info.unit.to_string() == self.unit.name)
@@ -86,10 +86,10 @@ impl Incoming {
 }
 
 /// The one mint of a token; V3 may name it several times.
-fn mint_url(token: &Token) -> Result<Option<MintUrl>, RedeemRefused> {
-    let urls: Vec<&MintUrl> = match token {
-        Token::TokenV3(token) => token.token.iter().map(|part| &part.mint).collect(),
-        Token::TokenV4(token) => vec![&token.mint_url],
+fn mint_url(cashu_token: &Token) -> Result<Option<MintUrl>, RedeemRefused> {
+    let urls: Vec<&MintUrl> = match cashu_token {
+        Token::TokenV3(v3) => v3.token.iter().map(|part| &part.mint).collect(),
+        Token::TokenV4(v4) => vec![&v4.mint_url],
     };
     let mut urls = urls.into_iter().map(|url| normalise(&url.to_string()));
     let first = urls.next().ok_or_else(|| invalid("it has no proofs"))?;

@@ -118,8 +118,8 @@ impl Wallet {
             let keyset = group.first().map(|row| row.keyset).ok_or_else(|| damaged("group"))?;
             groups.push(TokenV4Token::new(keyset, proofs?));
         }
-        let token = TokenV4 { mint_url: mint, unit: currency, memo: None, token: groups };
-        Ok(CashuToken::new(token.to_string()))
+        let v4 = TokenV4 { mint_url: mint, unit: currency, memo: None, token: groups };
+        Ok(CashuToken::new(v4.to_string()))
     }
 }
 

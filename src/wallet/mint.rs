@@ -63,6 +63,9 @@ pub(super) enum MintError {
     /// The mint says that an input is spent; perhaps by this very request, sent before.
     Spent,
     KeysetInactive,
+    /// The mint has signed one of the outputs before; for this swap, or in another life of
+    /// this database.
+    OutputsUsed,
     /// The mint refused and changed nothing. The text is ours and safe to show.
     Refused(&'static str),
     /// No answer, or none that says what was done.
@@ -91,11 +94,15 @@ pub(super) struct Mint {
 struct Known {
     infos: Option<Arc<Vec<KeySetInfo>>>,
     keys: HashMap<Id, Arc<KeySet>>,
+    /// Refreshes so far, and how the last one failed.
+    refreshes: u64,
+    failed: Option<MintError>,
     /// Refreshes that tokens of unknown keysets may cause; regained with time.
     refreshes_left: u32,
     regained: Option<Stopwatch>,
-    generation: u64,
 }
+
+type Answered = Result<Arc<Vec<KeySetInfo>>, MintError>;
 
 impl Mint {
     pub(super) fn new(mint: &config::Mint, timeout: Duration) -> Result<Self, WalletError> {
@@ -124,22 +131,18 @@ impl Mint {
         &self,
         enough: impl Fn(&[KeySetInfo]) -> bool,
     ) -> Result<Arc<Vec<KeySetInfo>>, MintError> {
-        let generation = match self.lock().current() {
-            (Some(infos), _) if enough(&infos) => return Ok(infos),
-            (_, generation) => generation,
-        };
-        let _turn = self.refreshing.lock().await;
-        let refreshed_meanwhile = {
-            let mut known = self.lock();
-            match known.current() {
-                (Some(infos), now) if now != generation || !known.may_refresh() => Some(infos),
-                _ => None,
+        let before = {
+            let known = self.lock();
+            match &known.infos {
+                Some(infos) if enough(infos) => return Ok(infos.clone()),
+                _ => known.refreshes,
             }
         };
-        match refreshed_meanwhile {
-            Some(infos) => Ok(infos),
-            None => self.fetch_keysets().await,
+        let _turn = self.refreshing.lock().await;
+        if let Some(answered) = self.lock().answered_since(before) {
+            return answered;
         }
+        self.fetch_keysets().await
     }
 
     /// Asks for the keysets whatever is known.
@@ -149,11 +152,12 @@ impl Mint {
     }
 
     async fn fetch_keysets(&self) -> Result<Arc<Vec<KeySetInfo>>, MintError> {
-        let answer = self.read(|client| async move { client.get_mint_keysets().await }).await?;
-        let infos = Arc::new(answer.keysets);
+        let answer = self.read(|client| async move { client.get_mint_keysets().await }).await;
         let mut known = self.lock();
+        known.refreshes = known.refreshes.wrapping_add(1);
+        known.failed = answer.as_ref().err().cloned();
+        let infos = Arc::new(answer?.keysets);
         known.infos = Some(infos.clone());
-        known.generation = known.generation.wrapping_add(1);
         Ok(infos)
     }
 
@@ -195,10 +199,14 @@ impl Mint {
     ) -> Result<Vec<BlindSignature>, MintError> {
         let request = SwapRequest::new(inputs, outputs);
         let ask = |client: HttpClient| async move { client.post_swap(request).await };
-        match tokio::time::timeout(SWAP_MAX, self.call(ask)).await {
-            Ok(answer) => answer.map(|answer| answer.signatures),
+        let answer = match tokio::time::timeout(SWAP_MAX, self.call(ask)).await {
+            Ok(answer) => answer,
             Err(_) => Err(MintError::Ambiguous),
+        };
+        if matches!(&answer, Err(error) if *error == OTHER_FEE) {
+            self.lock().infos = None;
         }
+        answer.map(|answer| answer.signatures)
     }
 
     /// The mint's signatures on exactly these outputs, in their order (NUT-09); `None` when it
@@ -283,8 +291,15 @@ impl Mint {
 }
 
 impl Known {
-    fn current(&self) -> (Option<Arc<Vec<KeySetInfo>>>, u64) {
-        (self.infos.clone(), self.generation)
+    /// The outcome of a refresh since the `before`th, which whoever waited for it shares; or
+    /// what is known, when there may be no further refresh yet.
+    fn answered_since(&mut self, before: u64) -> Option<Answered> {
+        let refreshed = self.refreshes != before;
+        match (self.infos.clone(), self.failed.clone()) {
+            (_, Some(error)) if refreshed => Some(Err(error)),
+            (Some(infos), _) if refreshed || !self.may_refresh() => Some(Ok(infos)),
+            _ => None,
+        }
     }
 
     /// Tokens of invented keysets cannot make us ask the mint more often than this allows.
@@ -328,11 +343,13 @@ fn conclude(error: &cdk::Error) -> MintError {
     match error {
         Error::TokenAlreadySpent => MintError::Spent,
         Error::InactiveKeyset => MintError::KeysetInactive,
+        // Ours are never twice in one request: to some mints this is the same as signed before.
+        Error::BlindedMessageAlreadySigned | Error::DuplicateOutputs => MintError::OutputsUsed,
         Error::HttpError(Some(429), _) => MintError::RateLimited,
         Error::HttpError(Some(400..=499), _) => MintError::Refused("it does not take this request"),
         Error::HttpError(None, text) if never_connected(text) => MintError::Unreachable,
         Error::DHKE(_) => MintError::Refused("it did not issue these proofs"),
-        Error::TransactionUnbalanced(..) => MintError::Refused("it computes another fee"),
+        Error::TransactionUnbalanced(..) => OTHER_FEE,
         Error::ExpiredKeyset | Error::UnknownKeySet => {
             MintError::Refused("keyset unknown or expired")
         }
@@ -357,6 +374,9 @@ fn never_connected(text: &str) -> bool {
         |code| io::Error::from_raw_os_error(code).kind() == io::ErrorKind::ConnectionRefused;
     code.is_some_and(refused) || text.starts_with("failed to lookup address information")
 }
+
+/// What we know of the mint's fees is old.
+const OTHER_FEE: MintError = MintError::Refused("it computes another fee");
 
 /// How long a swap may take before it is given up (and looked up later).
 const SWAP_MAX: Duration = Duration::from_secs(600);
@@ -395,7 +415,6 @@ mod tests {
         assert_eq!(conclude(&status(429)), MintError::RateLimited);
         assert!(matches!(conclude(&status(400)), MintError::Refused(_)));
         assert_eq!(conclude(&cdk::Error::TokenPending), MintError::Ambiguous);
-        assert_eq!(conclude(&cdk::Error::BlindedMessageAlreadySigned), MintError::Ambiguous);
     }
 
     #[test]

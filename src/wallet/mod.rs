@@ -1,9 +1,9 @@
 //! The wallet: value as proofs of ours at mints that configuration names. The only module
 //! that names cdk, and of cdk only the protocol: parsing, blinding, the mint's calls.
 //!
-//! * [`redeem`](self): somebody's token becomes proofs of ours, once (states and outcomes in
+//! * `redeem`: somebody's token becomes proofs of ours, once (states and outcomes in
 //!   `redeem.rs`).
-//! * [`issue`](self): proofs of ours become a token, without the mint wherever the pool can
+//! * `issue`: proofs of ours become a token, without the mint wherever the pool can
 //!   compose the amount (`issue.rs`, `split.rs`), else after an exchange (`exchange.rs`).
 //!
 //! Promises: every request that could take or give value is on disk, with the counters its

@@ -17,7 +17,7 @@
 //! | anything else | as [`attempt::look`] finds: | |
 //! | … it happened | `redeemed` | the deposit |
 //! | … unspent | `lapsed` | why the mint refused; the token is untouched |
-//! | … keyset inactive | new outputs, asked once more | |
+//! | … unspent, and its keyset inactive or its outputs used | new outputs, asked again | |
 //! | … spent by somebody else | forgotten | already spent |
 //! | … pending, or no answer | `recorded` | not known; repeating finds out |
 //!
@@ -207,9 +207,9 @@ impl Run<'_> {
         }
     }
 
-    /// Asks the mint, at most twice: the second time with outputs of another keyset.
+    /// Asks the mint; again with other outputs if it can no longer sign these.
     async fn ask(mut self, inputs: Inputs) -> Result<Redemption, RedeemRefused> {
-        let mut renewed = false;
+        let mut renewals_left = RENEWALS_MAX;
         loop {
             let error = match self.swap(&inputs).await {
                 Ok(signatures) => {
@@ -229,9 +229,13 @@ impl Run<'_> {
             }
             match attempt::look(&self.mint, self.wallet.seed(), &self.row.attempt).await {
                 Fate::Signed(signatures) => return self.complete(&signatures).await,
-                Fate::Unspent { .. } if error == MintError::KeysetInactive && !renewed => {
+                Fate::Unspent { .. } if error == MintError::KeysetInactive && renewals_left > 0 => {
+                    renewals_left -= 1;
                     self.change_keyset().await?;
-                    renewed = true;
+                }
+                Fate::Unspent { .. } if error == MintError::OutputsUsed && renewals_left > 0 => {
+                    renewals_left -= 1;
+                    self.renew(true).await?;
                 }
                 Fate::Unspent { .. } => {
                     self.lapse().await;
@@ -364,6 +368,10 @@ fn refusal(error: &MintError) -> RedeemRefused {
         _ => RedeemRefused::Failed("it did not say why".to_owned()),
     }
 }
+
+/// How often one call may change its outputs: a rotated keyset needs one, a database restored
+/// from an old copy some.
+pub(super) const RENEWALS_MAX: u32 = 8;
 
 /// When a request that the mint had not seen is certainly no longer on its way to it.
 pub(super) const LATE: std::time::Duration = std::time::Duration::from_secs(900);

@@ -199,7 +199,7 @@ impl RedemptionRow {
             sum(&attempt.outputs)?,
             self.amount.to_i64(),
             self.fee.to_i64(),
-            attempt.ys.iter().flat_map(cdk::nuts::PublicKey::to_bytes).collect::<Vec<u8>>(),
+            attempt.ys.iter().flat_map(PublicKey::to_bytes).collect::<Vec<u8>>(),
             self.asked.to_i64(),
         ])?;
         Ok(())

@@ -132,7 +132,7 @@ mod tests {
             prop_assert_eq!(parts.iter().map(|part| u128::from(*part)).sum::<u128>(), value.into());
             prop_assert!(parts.iter().all(|part| part.is_power_of_two()));
             prop_assert!(withdraw(&mut pool_of(&parts), amount % (value + 1)));
-            prop_assert!(parts.len() <= 128 + (value >> bits) as usize);
+            prop_assert!(parts.len() as u64 <= 128 + (value >> bits));
         }
 
         #[test]
