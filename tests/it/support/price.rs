@@ -52,6 +52,11 @@ impl Price {
     }
 }
 
+/// The length of a text in bytes, as money counts it.
+pub(crate) fn length(text: impl AsRef<[u8]>) -> u64 {
+    text.as_ref().len().try_into().unwrap()
+}
+
 /// How the scripted upstream counts: a token per four characters and three per message.
 pub(crate) fn prompt_tokens(body: &Value) -> u64 {
     let of = |message: &Value| {

@@ -7,6 +7,7 @@ use nutgate_sandbox::{
 };
 use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use super::{Answer, Gateway, LOOK_AGAIN, Pay, Price, Raw, within};
 
@@ -23,6 +24,8 @@ pub(crate) struct World {
 pub(crate) struct Setting {
     pub(crate) mint: MintOptions,
     pub(crate) upstream: UpstreamOptions,
+    /// The units of the mint that are accepted; `None` for all that it issues.
+    pub(crate) accepts: Option<Vec<CurrencyUnit>>,
     /// Merged into the configuration, mapping by mapping; lists are replaced.
     pub(crate) config: Value,
     /// Merged into the world's own upstream, which is called `sandbox`.
@@ -62,6 +65,19 @@ impl Setting {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Key(pub(crate) String);
 
+impl Key {
+    /// The key of the account that this Cashu token opens, by the documented derivation.
+    pub(crate) fn of(ecash: &str) -> Self {
+        let digest = hex::encode(Sha256::digest(ecash));
+        Self(format!("sk-{}", &digest[..32]))
+    }
+
+    /// The longer form that existing clients compute: `sk-` and all 64 digits.
+    pub(crate) fn long_of(ecash: &str) -> Self {
+        Self(format!("sk-{}", hex::encode(Sha256::digest(ecash))))
+    }
+}
+
 /// What `GET /v1/balance/info` says, in msat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Balance {
@@ -77,7 +93,8 @@ impl World {
     }
 
     pub(crate) async fn with(setting: Setting) -> Self {
-        let units: Vec<String> = setting.mint.units.iter().map(ToString::to_string).collect();
+        let units = setting.accepts.as_ref().unwrap_or(&setting.mint.units);
+        let units: Vec<String> = units.iter().map(ToString::to_string).collect();
         let api_key = setting.upstream.api_key.clone();
         let mint = Mint::start(setting.mint).await.unwrap();
         let faucet = Arc::new(Faucet::new(&mint.url()).unwrap());
