@@ -7,7 +7,7 @@
 //! | signed | not spent | our counters were used in another life of this database: not this swap |
 //! | not signed | unspent | it did not happen, and may be asked for again |
 //! | not signed | pending | the mint is at it |
-//! | not signed | spent | somebody else spent them; asked twice, because it may just have happened |
+//! | not signed | spent | somebody else spent them; asked twice, as it may just have happened |
 
 use std::sync::Arc;
 

@@ -35,7 +35,10 @@ pub(crate) fn files() -> Vec<File> {
         for entry in fs::read_dir(&folder).expect("the repository is readable") {
             let path = entry.expect("the repository is readable").path();
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            if path.is_dir() && !NOT_OURS.contains(&name.as_str()) {
+            if NOT_OURS.contains(&name.as_str()) {
+                continue;
+            }
+            if path.is_dir() {
                 open.push(path);
             } else if let Ok(text) = fs::read_to_string(&path) {
                 let path = path.strip_prefix(root()).expect("it was found below the root");

@@ -33,7 +33,7 @@ impl Subject {
         Self::myself(&["plain", &address.to_string(), &upstream.address.to_string()], address)
     }
 
-    /// The release build beside this program, with an account that no load can empty.
+    /// The release build beside this program, with an account no load can empty.
     pub(crate) async fn nutgate(upstream: &Self) -> Result<Self, String> {
         let dir = tempfile::tempdir().map_err(|error| error.to_string())?;
         let (address, admin) = (free_address()?, free_address()?);
@@ -43,8 +43,8 @@ impl Subject {
             "listen: {{ address: \"{address}\", threads: 1 }}\nadmin: {{ address: \"{admin}\" }}\n\
              data_dir: {}\nlog: warn\nupstreams:\n  - name: bench\n    base_url: http://{}/v1\n    \
              api_key: none\nmodels:\n  - id: bench\n    context_length: 8192\n    \
-             max_output_tokens: 1024\n    upstreams: [bench]\n    price: {{ currency: sat, input: 1, \
-             output: 1, request: 0 }}\n",
+             max_output_tokens: 1024\n    upstreams: [bench]\n    \
+             price: {{ currency: sat, input: 1, output: 1, request: 0 }}\n",
             dir.path().display(),
             upstream.address,
         );
