@@ -9,6 +9,8 @@ use crate::support::{
     Value, World, chat, json, length, model_of, streamed, with,
 };
 
+const PATH: &str = "/v1/chat/completions";
+
 /// What is reserved while the upstream works on this body.
 async fn reserved(world: &World, key: &Key, body: &Value) -> u64 {
     world.upstream.close_gate();
@@ -134,7 +136,7 @@ async fn a_body_that_cannot_be_sold_is_refused_and_nothing_is_lost() {
     ];
     for (body, (status, kind, code, param)) in refused {
         for pay in [Pay::from(&key), Pay::XCashu(&ecash)] {
-            let request = world.request(Method::POST, "/v1/chat/completions", pay);
+            let request = world.request(Method::POST, PATH, pay);
             let answer = Answer::read(request.body(body.clone()).send().await.unwrap()).await;
             let answer = answer.unwrap().expect_error(status, kind, code);
             let named = &answer.json()["error"]["details"]["param"];
@@ -161,6 +163,22 @@ async fn a_body_over_the_limit_is_refused_and_read_away() {
 }
 
 #[tokio::test]
+async fn a_body_that_does_not_arrive_in_time_is_408_and_nothing_is_lost() {
+    let setting = Setting::config(json!({"limits": {"body_timeout": "100ms"}}));
+    let world = World::with(setting).await;
+    let ecash = world.sats(100).await;
+    let key = world.key(100).await;
+    let mut raw = world.raw().await;
+    let line = Pay::XCashu(&ecash).line();
+    raw.send(format!("POST {PATH} HTTP/1.1\r\nhost: x\r\n{line}content-length: 99\r\n\r\n{{"))
+        .await;
+    let head = raw.head().await;
+    assert_eq!(head.status, 408);
+    assert_eq!(head.header("x-cashu"), Some(ecash.as_str()));
+    check_untouched(&world, &key, &ecash).await;
+}
+
+#[tokio::test]
 async fn the_body_limit_is_the_last_length_accepted_however_it_is_framed() {
     const BYTES_MAX: usize = 100_000;
     let setting = Setting::config(json!({"limits": {"body_bytes_max": BYTES_MAX}}));
@@ -181,7 +199,7 @@ async fn the_body_limit_is_the_last_length_accepted_however_it_is_framed() {
     let mut raw = world.raw().await;
     let line = Pay::from(&key).line();
     let head = format!(
-        "POST /v1/chat/completions HTTP/1.1\r\nhost: nutgate\r\n{line}\
+        "POST {PATH} HTTP/1.1\r\nhost: nutgate\r\n{line}\
          content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
     );
     raw.send(head).await;
@@ -216,7 +234,7 @@ async fn another_method_is_405_and_an_unknown_path_is_404() {
     let ecash = world.sats(100).await;
     let key = world.key(100).await;
     for method in [Method::GET, Method::PUT, Method::DELETE, Method::PATCH] {
-        let request = world.request(method.clone(), "/v1/chat/completions", Pay::from(&key));
+        let request = world.request(method.clone(), PATH, Pay::from(&key));
         let answer = Answer::read(request.send().await.unwrap()).await.unwrap();
         let answer = answer.expect_error(405, "invalid_request", "method_not_allowed");
         assert!(answer.header("allow").unwrap().contains("POST"), "{method}");
@@ -242,7 +260,7 @@ async fn a_request_without_a_usable_credential_is_401() {
         let answer = world.chat(Pay::Bearer(junk), &body).await;
         answer.expect_error(401, "authentication_failed", "invalid_api_key");
     }
-    let basic = world.request(Method::POST, "/v1/chat/completions", Pay::Nothing);
+    let basic = world.request(Method::POST, PATH, Pay::Nothing);
     let basic = basic.basic_auth("a", Some("b")).body(body.to_string()).send().await.unwrap();
     let basic = Answer::read(basic).await.unwrap();
     basic.expect_error(401, "authentication_failed", "invalid_api_key");
@@ -265,7 +283,7 @@ async fn the_scheme_is_read_in_any_letter_case() {
     let world = World::start().await;
     let key = world.key(100).await;
     for scheme in ["bearer", "BEARER", "Bearer"] {
-        let request = world.request(Method::POST, "/v1/chat/completions", Pay::Nothing);
+        let request = world.request(Method::POST, PATH, Pay::Nothing);
         let request = request.header("authorization", format!("{scheme} {}", key.0));
         let answer = request.body(chat("demo").to_string()).send().await.unwrap();
         assert_eq!(answer.status(), 200, "{scheme}");
@@ -309,11 +327,12 @@ async fn spent_ecash_is_400_and_is_not_echoed() {
 #[tokio::test]
 async fn ecash_of_an_unknown_mint_is_400_and_that_mint_is_never_asked() {
     let world = World::start().await;
-    let foreign = Mint::start(MintOptions::default()).await.unwrap();
+    let mut foreign = Mint::start(MintOptions::default()).await.unwrap();
     let address = foreign.url().trim_start_matches("http://").to_owned();
     let faucet = Faucet::new(&foreign.url()).unwrap();
     let ecash = faucet.cashu(100, CurrencyUnit::Sat, TokenFormat::B).await.unwrap();
     // From now on whoever asks the mint asks us.
+    foreign.stop().await;
     drop(foreign);
     let listener = TcpListener::bind(&address).await.unwrap();
     for pay in [Pay::XCashu(&ecash), Pay::Bearer(&ecash)] {

@@ -43,7 +43,11 @@ async fn a_stream_costs_price_times_usage_however_it_is_paid() {
     for way in Way::ALL {
         let (answer, cost) = world.buy(way, &body).await;
         assert_eq!(cost, plain_cost(&body), "{way:?}");
-        assert!(answer.expect(200).events().is_done());
+        let answer = answer.expect(200);
+        assert!(answer.events().is_done());
+        // Only an answer that was held knows its cost when its head leaves.
+        let told = answer.header("x-routstr-cost-msats").map(str::to_owned);
+        assert_eq!(told, (way == Way::XCashu).then(|| cost.to_string()));
         let (answer, cost) = world.buy(way, &asked_body).await;
         assert_eq!(cost, plain_cost(&body), "{way:?}");
         assert_eq!(answer.events().usages().len(), 1);
@@ -135,7 +139,10 @@ async fn nothing_but_the_cost_is_added_to_an_answer() {
     let key = world.key(1000).await;
     for model in MODELS {
         for body in [chat(model), asked(streamed(model))] {
-            let ours = world.chat(&key, &body).await.expect(200).text();
+            let ours = world.chat(&key, &body).await.expect(200);
+            let is_document = body.get("stream").is_none();
+            assert_eq!(ours.headers.contains_key("content-length"), is_document, "{body}");
+            let ours = ours.text();
             let theirs = world.ask_upstream(&body).await.expect(200).text();
             assert_eq!(without_cost(&ours), theirs, "{body}");
         }

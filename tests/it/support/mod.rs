@@ -20,8 +20,7 @@ pub(crate) use gateway::Gateway;
 pub(crate) use order::{Pay, chat, model_of, streamed, with};
 pub(crate) use price::{PRICE, Price, length, prompt_tokens};
 pub(crate) use purse::{PURSE_SATS, Purse, Way};
-pub(crate) use raw::{Chunked, Head, Raw};
-pub(crate) use rows::ReservationRow;
+pub(crate) use raw::{Head, Raw};
 pub(crate) use world::{Balance, Key, MODEL_OUTPUT_TOKENS, Setting, World, model, upstream};
 
 pub(crate) use nutgate_sandbox::{CurrencyUnit, Misbehaviour, TokenFormat};
