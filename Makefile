@@ -1,6 +1,6 @@
 # The only command interface: people and CI run these and nothing else.
 
-.PHONY: help demo test check advisories
+.PHONY: help demo test check bench advisories
 .DEFAULT_GOAL := help
 
 BUILT := $(or $(CARGO_TARGET_DIR),target)
@@ -51,6 +51,11 @@ check: ## Format, lints, layering and dependency rules: the quick half of a revi
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo test --locked -p nutgate --test tidy
 	$(DENY)
+
+bench: ## Measure against a plain Pingora proxy (release build; minutes)
+	@tests/scripts/need $(BUILD_TOOLS)
+	cargo build --release --locked -p nutgate -p nutgate-bench
+	@$(BUILT)/release/nutgate-bench
 
 advisories: ## Look for known vulnerabilities in what is linked (asks the RustSec database)
 	@tests/scripts/need deny

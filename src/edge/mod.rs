@@ -19,8 +19,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, ALLOW, AUTHORIZATION, HOST};
-use http::{Method, StatusCode};
+use http::Method;
+use http::header::{ACCEPT_ENCODING, AUTHORIZATION, HOST};
 use lua_free_filters::{End, HeaderEdits, Route, Tokens, billable, request_id, scrub};
 use pingora::connectors::http::Connector;
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -78,11 +78,6 @@ impl<L: Ledger> Edge<L> {
         ctx: &mut Ctx,
         route: Route,
     ) -> pingora::Result<()> {
-        match session.req_header().method {
-            Method::POST => {}
-            Method::OPTIONS => return self.preflight(session, ctx).await,
-            _ => return self.refuse_method(session, ctx).await,
-        }
         let per_request = session.req_header().headers.contains_key("x-cashu");
         let payer = match order::payer(session, self.config.missing_credential_status) {
             Ok(payer) => payer,
@@ -126,22 +121,6 @@ impl<L: Ledger> Edge<L> {
             Ok(Err(Refusal::new(Kind::InvalidRequest, "request_timeout", message).status(408)))
         })
     }
-
-    async fn preflight(&self, session: &mut Session, ctx: &mut Ctx) -> pingora::Result<()> {
-        let mut lines = api::request_id_headers(&ctx.request_id);
-        lines.extend(api::cors_headers());
-        lines.extend(api::preflight_headers(&session.req_header().headers));
-        self.write_whole(session, StatusCode::NO_CONTENT, lines, Bytes::new()).await
-    }
-
-    async fn refuse_method(&self, session: &mut Session, ctx: &mut Ctx) -> pingora::Result<()> {
-        let message = "this route takes POST only";
-        let refusal = Refusal::new(Kind::InvalidRequest, "method_not_allowed", message).status(405);
-        let (status, mut lines, body) = api::render(&refusal, &ctx.request_id, self.config.dialect);
-        lines.extend(api::cors_headers());
-        lines.push((ALLOW, http::HeaderValue::from_static("POST, OPTIONS")));
-        self.write_whole(session, status, lines, body).await
-    }
 }
 
 #[async_trait]
@@ -159,9 +138,11 @@ impl<L: Ledger> ProxyHttp for Edge<L> {
             .and_then(|value| request_id::accept(value.as_bytes()))
             .map_or_else(fresh_request_id, str::to_owned);
         session.set_write_timeout(Some(CLIENT_WRITE_MAX));
-        match billable(session.req_header().uri.path()) {
-            Some(route) => self.sell(session, ctx, route).await?,
-            None => self.answer_locally(session, ctx).await?,
+        let head = session.req_header();
+        match billable(head.uri.path()) {
+            Some(route) if head.method == Method::POST => self.sell(session, ctx, route).await?,
+            // Preflights and wrong methods of billable paths too.
+            _ => self.answer_locally(session, ctx).await?,
         }
         Ok(true)
     }

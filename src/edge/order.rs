@@ -64,12 +64,11 @@ pub(super) fn payer(session: &Session, missing_status: u16) -> Result<Payer, Ref
     let text = |name: &str| match headers.get(name).map(|value| value.to_str()) {
         None => Ok(None),
         Some(Ok(text)) => Ok(Some(text)),
-        Some(Err(_)) => Err(malformed()),
+        Some(Err(_)) => Err(CredentialRefusal::Malformed),
     };
-    let shown = credential(text("x-cashu")?, text("authorization")?).map_err(|why| match why {
-        CredentialRefusal::Missing => missing().status(missing_status),
-        CredentialRefusal::Malformed => malformed(),
-    })?;
+    let shown = text("x-cashu")
+        .and_then(|x_cashu| credential(x_cashu, text("authorization")?))
+        .map_err(|why| api::credential_refusal(why, missing_status))?;
     Ok(match shown {
         Credential::ApiKey(key) => Payer {
             account: ApiKey::presented(key).account(),
@@ -87,22 +86,6 @@ fn by_token(text: &str, per_request: bool) -> Payer {
         cashu_token: Some(CashuToken::new(text)),
         per_request,
     }
-}
-
-fn missing() -> Refusal {
-    Refusal::new(
-        Kind::AuthenticationFailed,
-        "missing_api_key",
-        "send a key or a Cashu token as `Authorization: Bearer …`, or a Cashu token as `X-Cashu`",
-    )
-}
-
-fn malformed() -> Refusal {
-    Refusal::new(
-        Kind::AuthenticationFailed,
-        "invalid_api_key",
-        "the credential is neither a key nor a Cashu token",
-    )
 }
 
 /// Reads a request's body, up to `bytes_max`.
