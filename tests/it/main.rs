@@ -5,7 +5,13 @@
 
 mod answers;
 mod api_balance;
+mod audit;
+mod concurrency;
+mod crash;
 mod endings;
 mod limits;
 mod metering;
+mod outage;
+mod recovery;
+mod secrets;
 mod support;

@@ -84,18 +84,25 @@ impl Gateway {
 
     /// Starts it, killing it first if it runs. Returns when it answers.
     pub(crate) async fn restart(&mut self) {
+        if let Err(status) = self.try_restart().await {
+            panic!("nutgate did not start: {status}\n{}", self.log());
+        }
+    }
+
+    /// The same for one that may end before it answers: the error is how it ended.
+    pub(crate) async fn try_restart(&mut self) -> Result<(), ExitStatus> {
         self.spawn().await;
         let healthy = async {
             while !self.is_healthy().await {
-                let ended = self.child.as_mut().unwrap().try_wait().unwrap();
-                if let Some(status) = ended {
+                if let Some(status) = self.child.as_mut().unwrap().try_wait().unwrap() {
                     self.child = None;
-                    panic!("nutgate did not start: {status}\n{}", self.log());
+                    return Err(status);
                 }
                 tokio::time::sleep(LOOK_AGAIN).await;
             }
+            Ok(())
         };
-        within("nutgate answers", healthy).await;
+        within("nutgate answers", healthy).await
     }
 
     /// Starts it, and does not wait for it to answer.

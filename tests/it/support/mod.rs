@@ -7,6 +7,7 @@
 #![expect(dead_code, reason = "support is for every module, not each part of it for one")]
 
 mod answer;
+mod books;
 mod gateway;
 mod order;
 mod price;
