@@ -105,7 +105,6 @@ impl Busy {
         cheap["price"] = json!({"currency": "sat", "input": 0, "output": 0.001, "request": 0});
         let setting = Setting { more_models: vec![cheap], ..Setting::default() };
         let world = Arc::new(World::with(setting).await);
-        println!("seed {seed}");
         Self {
             world,
             dice: Dice(seed),
@@ -376,7 +375,8 @@ const AMOUNTS: &[(&str, &[&str], &str)] = &[
 
 /// What else makes or loses money: another state, another owner.
 const STATEMENTS: &[&str] = &[
-    "UPDATE accounts SET available = available + 1, deposited = deposited + 1 WHERE spent > 0 LIMIT 1",
+    "UPDATE accounts SET available = available + 1, deposited = deposited + 1 \
+     WHERE spent > 0 LIMIT 1",
     "UPDATE reservations SET how = 'released' WHERE spent > 0 LIMIT 1",
     "UPDATE reservations SET how = NULL WHERE spent > 0 LIMIT 1",
     "UPDATE reservations SET account = 'nobody' WHERE spent > 0 LIMIT 1",
@@ -412,6 +412,6 @@ const TABLES: [&str; 8] = [
 const KEYED_BY_COUNTER: [&str; 1] = ["proofs"];
 
 const SEED: u64 = 20_260_101;
-const ROUNDS: u32 = 16;
+const ROUNDS: u32 = 12;
 const CLIENTS: u32 = 24;
 const CHEAP: &str = "cheap";
