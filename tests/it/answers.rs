@@ -350,7 +350,7 @@ async fn told_to_stop_the_gateway_finishes_what_is_open_and_ends() {
     assert_eq!(stream.head().await.status, 200);
     let mut held = world.raw().await;
     held.post(PATH, &Pay::XCashu(&ecash).line(), &chat(&slow).to_string()).await;
-    world.upstream.await_request(2).await;
+    world.asked(2).await;
 
     world.gateway.sigterm();
     let refused = async { while Raw::try_connect(world.gateway.address()).await.is_ok() {} };

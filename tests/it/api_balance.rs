@@ -1,5 +1,9 @@
 //! The payment endpoints: ecash becomes a key, a key shows and gives back what it has.
 
+use std::str::FromStr;
+
+use cdk::nuts::Token;
+use nutgate_sandbox::MintOptions;
 use reqwest::Method;
 
 use crate::support::{
@@ -211,7 +215,7 @@ async fn a_refund_of_everything_waits_for_open_requests() {
     let key = world.key(100).await;
     let body = chat(&model_of(Misbehaviour::Slow));
     let refund = async {
-        world.upstream.await_request(1).await;
+        world.asked(1).await;
         let answer = world.refund(&key).await;
         let answer = answer.expect_error(400, "invalid_request", "requests_in_progress");
         let message = answer.json()["error"]["message"].as_str().unwrap().to_owned();
@@ -230,7 +234,7 @@ async fn the_claim_of_a_payment_waits_for_its_request_and_then_repeats_its_chang
     let ecash = world.sats(100).await;
     let body = chat(&model_of(Misbehaviour::Slow));
     let claim = async {
-        world.upstream.await_request(1).await;
+        world.asked(1).await;
         let answer = world.refund(Pay::XCashu(&ecash)).await;
         let answer = answer.expect_error(425, "invalid_request", "refund_pending");
         assert!(answer.number("retry-after") > 0);
@@ -262,6 +266,46 @@ async fn balances_refunds_and_their_repetition_survive_a_restart() {
     world.gateway.restart().await;
     assert_eq!(refunded(world.refund(&key).await), (ecash.clone(), sats));
     assert_eq!(world.worth(&ecash).await, 88);
+}
+
+#[tokio::test]
+async fn the_mints_fee_is_taken_off_once_and_the_rest_is_balance() {
+    let mint = MintOptions { input_fee_ppk: 1000, ..MintOptions::default() };
+    let world = World::with(Setting { mint, ..Setting::default() }).await;
+    // 100 = 64 + 32 + 4: three proofs, a sat each.
+    let key = world.key(100).await;
+    assert_eq!(world.info(&key).await.available, 97_000);
+    let more = json!({"cashu_token": world.sats(3).await});
+    let added = world.post("/v1/balance/topup", Pay::from(&key), &more).await.expect(200);
+    assert_eq!(added.json(), json!({"msats": 1_000}));
+    let (ecash, sats) = refunded(world.refund(&key).await);
+    // Its face value; what swapping it costs is between its new owner and the mint.
+    assert_eq!(sats, 98);
+    let proofs = Token::from_str(&ecash).unwrap().token_secrets().len();
+    assert_eq!(world.worth(&ecash).await, 98 - u64::try_from(proofs).unwrap());
+}
+
+#[tokio::test]
+async fn looking_at_a_balance_never_takes_an_x_cashu() {
+    let world = World::start().await;
+    let ecash = world.sats(10).await;
+    for path in ["/v1/balance/info", "/v1/balance"] {
+        let answer = world.fetch(path, Pay::XCashu(&ecash)).await;
+        let answer = answer.expect_error(401, "authentication_failed", "missing_api_key");
+        assert_eq!(answer.change(), Some(ecash.as_str()));
+        assert_eq!(answer.header("x-should-retry"), Some("false"));
+    }
+    assert!(!world.is_spent(&ecash).await);
+}
+
+#[tokio::test]
+async fn both_listeners_say_that_the_process_is_well() {
+    let world = World::start().await;
+    world.fetch("/healthz", Pay::Nothing).await.expect(200);
+    let admin = format!("http://{}/healthz", world.gateway.admin_address());
+    assert_eq!(world.client.get(admin).send().await.unwrap().status(), 200);
+    let models = format!("http://{}/v1/models", world.gateway.admin_address());
+    assert_eq!(world.client.get(models).send().await.unwrap().status(), 404, "and nothing else");
 }
 
 /// What strict clients insist on; one bad entry makes them drop the whole list.

@@ -115,7 +115,7 @@ async fn an_upstream_that_hangs_is_502_in_time_and_costs_nothing() {
     }
     let half = chat(&model_of(Misbehaviour::HangsMidStream));
     check_repaid(&world, &half, 502, "upstream_error", "upstream_timeout").await;
-    world.upstream.await_client_gone(6).await;
+    world.upstream_left(6).await;
 }
 
 #[tokio::test]
@@ -217,7 +217,7 @@ async fn a_client_that_leaves_mid_stream_pays_for_what_it_got_and_the_upstream_i
         let first = raw.through("\"Every\"").await.unwrap();
         assert!(first.contains("assistant"));
         leave(raw);
-        world.upstream.await_client_gone(round).await;
+        world.upstream_left(round).await;
         let expected = PRICE.estimate(length(body.to_string()), 1, 5);
         assert_eq!(world.cost(&purse, None).await, expected);
     }
@@ -228,9 +228,9 @@ async fn ask_and_leave(world: &World, purse: &Purse, body: &Value) {
     let (asked, gone) = (world.upstream.count() + 1, world.upstream.client_gone() + 1);
     let mut raw = world.raw().await;
     raw.post(PATH, &purse.pay().line(), &body.to_string()).await;
-    world.upstream.await_request(asked).await;
+    world.asked(asked).await;
     raw.reset();
-    world.upstream.await_client_gone(gone).await;
+    world.upstream_left(gone).await;
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ async fn reserved(world: &World, key: &Key, body: &Value) -> u64 {
     world.upstream.close_gate();
     let asked = world.upstream.count() + 1;
     let look = async {
-        world.upstream.await_request(asked).await;
+        world.asked(asked).await;
         let reserved = world.info(key).await.reserved;
         world.upstream.open_gate();
         reserved
@@ -234,18 +234,34 @@ async fn another_method_is_405_and_an_unknown_path_is_404() {
     let ecash = world.sats(100).await;
     let key = world.key(100).await;
     for method in [Method::GET, Method::PUT, Method::DELETE, Method::PATCH] {
-        let request = world.request(method.clone(), PATH, Pay::from(&key));
-        let answer = Answer::read(request.send().await.unwrap()).await.unwrap();
-        let answer = answer.expect_error(405, "invalid_request", "method_not_allowed");
-        assert!(answer.header("allow").unwrap().contains("POST"), "{method}");
+        for pay in [Pay::from(&key), Pay::XCashu(&ecash)] {
+            let request = world.request(method.clone(), PATH, pay);
+            let answer = Answer::read(request.send().await.unwrap()).await.unwrap();
+            let answer = answer.expect_error(405, "invalid_request", "method_not_allowed");
+            assert!(answer.header("allow").unwrap().contains("POST"), "{method}");
+            check_echo(&answer, pay);
+        }
     }
-    for path in ["/v1/chat", "/v1/files", "/", "/v1/chat/completions/x", "//v1/chat/completions"] {
+    for path in [
+        "/v1/chat",
+        "/v1/files",
+        "/",
+        "/v1/chat/completions/x",
+        "/v1/chat/completions/",
+        "//v1/chat/completions",
+        "/v1/chat%2Fcompletions",
+        "/V1/chat/completions",
+    ] {
         for pay in [Pay::from(&key), Pay::XCashu(&ecash)] {
             let answer = world.post(path, pay, &chat("demo")).await;
             let answer = answer.expect_error(404, "not_found", "not_found");
             check_echo(&answer, pay);
         }
     }
+    // An HTTP client would tidy this one up.
+    let mut raw = world.raw().await;
+    raw.post("/v1/x/../chat/completions", &Pay::from(&key).line(), "{}").await;
+    assert_eq!(raw.head().await.status, 404);
     check_untouched(&world, &key, &ecash).await;
 }
 
@@ -394,4 +410,30 @@ async fn a_402_can_speak_the_dialect_of_existing_wallets() {
     let key = world.key(1).await;
     let answer = world.chat(&key, &chat("demo")).await;
     answer.expect_error(402, "insufficient_quota", "insufficient_balance");
+}
+
+#[tokio::test]
+async fn the_mints_fee_is_part_of_what_a_request_must_bring() {
+    let mint = MintOptions { input_fee_ppk: 1000, ..MintOptions::default() };
+    let world = World::with(Setting { mint, ..Setting::default() }).await;
+    let body = chat("demo");
+    let ceiling = PRICE.ceiling(length(body.to_string()), MODEL_OUTPUT_TOKENS, 1);
+    // 16 sats are enough in one proof, which costs a sat to swap, and not in six.
+    assert!((10_001..=15_000).contains(&ceiling));
+    let pieces = [8, 2, 2, 2, 1, 1];
+    let crumbs = world.faucet.cashu_in_pieces(&pieces, CurrencyUnit::Sat, TokenFormat::B);
+    let crumbs = crumbs.await.unwrap();
+    let answer = world.chat(Pay::XCashu(&crumbs), &body).await;
+    let answer = answer.expect_error(402, "insufficient_balance", "payment_required");
+    assert_eq!(answer.json()["error"]["details"]["available"], 10_000);
+    check_echo(&answer, Pay::XCashu(&crumbs));
+    let dust = world.sats(1).await;
+    for pay in [Pay::XCashu(&dust), Pay::Bearer(&dust)] {
+        let answer = world.chat(pay, &body).await;
+        let code = "cashu_token_swap_fees_exceed_amount";
+        check_echo(&answer.expect_error(422, "invalid_request", code), pay);
+    }
+    assert!(!world.is_spent(&crumbs).await && !world.is_spent(&dust).await);
+    let ecash = world.sats(16).await;
+    world.chat(Pay::XCashu(&ecash), &body).await.expect(200);
 }

@@ -9,6 +9,7 @@ mod audit;
 mod concurrency;
 mod crash;
 mod endings;
+mod framing;
 mod limits;
 mod metering;
 mod outage;

@@ -1,7 +1,7 @@
 //! Price times usage, to the msat, and nothing else changed on the way.
 
 use crate::support::{
-    Answer, Misbehaviour, PRICE, PURSE_SATS, Setting, Value, Way, World, chat, json, length,
+    Answer, Misbehaviour, PRICE, PURSE_SATS, Pay, Setting, Value, Way, World, chat, json, length,
     model_of, prompt_tokens, streamed, with,
 };
 
@@ -293,4 +293,31 @@ async fn two_answers_on_one_account_are_charged_for_both() {
     let balance = world.settled(&key).await;
     assert_eq!(balance.spent, 2 * plain_cost(&document));
     assert_eq!(balance.requests, 2);
+}
+
+#[tokio::test]
+async fn a_balance_asked_for_after_an_answer_has_its_cost() {
+    let world = World::start().await;
+    let key = world.key(1000).await;
+    let mut spent = 0;
+    for _ in 0..20 {
+        for body in [chat("demo"), streamed("demo")] {
+            world.chat(&key, &body).await.expect(200);
+            spent += plain_cost(&body);
+            let balance = world.info(&key).await;
+            assert_eq!((balance.reserved, balance.spent), (0, spent), "{body}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_path_without_its_version_is_sold_like_the_other() {
+    let world = World::start().await;
+    let key = world.key(100).await;
+    let body = chat("demo");
+    for path in ["/chat/completions", "/v1/chat/completions?trace=1"] {
+        world.post(path, Pay::from(&key), &body).await.expect(200);
+        assert_eq!(world.upstream.requests().pop().unwrap().path, "/v1/chat/completions");
+    }
+    assert_eq!(world.settled(&key).await.spent, 2 * plain_cost(&body));
 }

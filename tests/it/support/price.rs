@@ -43,13 +43,6 @@ impl Price {
         }
         self.cost(body_bytes.div_ceil(4), deliveries.max(text_bytes.div_ceil(4)))
     }
-
-    /// What is owed for an answer that reported this usage.
-    pub(crate) fn of_usage(self, usage: &Value) -> u64 {
-        let count = |value: &Value| value.as_u64().unwrap_or(0);
-        let cached = count(&usage["prompt_tokens_details"]["cached_tokens"]);
-        self.cost_cached(count(&usage["prompt_tokens"]), cached, count(&usage["completion_tokens"]))
-    }
 }
 
 /// The length of a text in bytes, as money counts it.

@@ -130,6 +130,11 @@ impl Raw {
         std::mem::take(&mut self.read)
     }
 
+    /// Says that nothing more will be sent; what the other side says can still be read.
+    pub(crate) async fn finish(&mut self) {
+        drop(self.stream.shutdown().await);
+    }
+
     /// Closes at once and without a goodbye: the other side sees a reset.
     pub(crate) fn reset(self) {
         self.stream.set_zero_linger().unwrap();

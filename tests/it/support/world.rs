@@ -235,6 +235,16 @@ impl World {
         Raw::connect(self.gateway.address()).await
     }
 
+    /// Returns when the upstream has seen this many requests in all.
+    pub(crate) async fn asked(&self, count: u64) {
+        within("the upstream is asked", self.upstream.await_request(count)).await;
+    }
+
+    /// Returns when the upstream has been hung up on this many times in all.
+    pub(crate) async fn upstream_left(&self, count: u64) {
+        within("the upstream is hung up on", self.upstream.await_client_gone(count)).await;
+    }
+
     /// What the upstream itself answers to this body.
     pub(crate) async fn ask_upstream(&self, body: &Value) -> Answer {
         let request = self
