@@ -61,6 +61,8 @@ pub(super) struct Ticket {
     /// What the account had left beside this reservation when it was made.
     pub(super) available: Msat,
     pub(super) body_bytes: u64,
+    /// The most output that was asked for, over all choices: what an estimate cannot exceed.
+    pub(super) output_tokens_max: u64,
     pub(super) payer: AccountId,
     /// Paid by `X-Cashu`: what is left goes back with the answer.
     pub(super) wants_change: bool,
@@ -71,8 +73,11 @@ impl Ticket {
     pub(super) fn verdict(&self, usage: &Usage) -> Option<Verdict> {
         let (tokens, source) = match usage {
             Usage::Reported(tokens) => (*tokens, UsageSource::Upstream),
+            // A guess never charges more than was reserved.
             Usage::Partial(delivered) => {
-                (pricing::estimate(self.body_bytes, delivered), UsageSource::Estimated)
+                let estimate = pricing::estimate(self.body_bytes, delivered);
+                let output = estimate.output.min(self.output_tokens_max);
+                (Tokens { output, ..estimate }, UsageSource::Estimated)
             }
             Usage::Nothing => return None,
         };

@@ -41,6 +41,7 @@ pub(super) struct Order {
     pub(super) body: Bytes,
     /// The length of the body as the client sent it: what the ceiling counts.
     pub(super) body_bytes: u64,
+    pub(super) output_tokens_max: u64,
     pub(super) show_usage: bool,
     pub(super) ceiling: Msat,
 }
@@ -134,7 +135,16 @@ impl<L: Ledger> Edge<L> {
         let show_usage = peeked.include_usage || self.config.cost_chunk == CostChunk::Always;
         let rewritten =
             if splices.is_empty() { body.clone() } else { rewrite::apply(&body, splices).into() };
-        Ok(Order { route, body: rewritten, body_bytes, show_usage, ceiling, offer })
+        let output_tokens_max = output_limit.saturating_mul(peeked.n);
+        Ok(Order {
+            route,
+            body: rewritten,
+            body_bytes,
+            output_tokens_max,
+            show_usage,
+            ceiling,
+            offer,
+        })
     }
 
     /// Reserves the ceiling, redeeming the payer's token first if its account is new.
@@ -191,6 +201,7 @@ impl<L: Ledger> Edge<L> {
             offer: order.offer.clone(),
             available: admitted.available,
             body_bytes: order.body_bytes,
+            output_tokens_max: order.output_tokens_max,
             payer: payer.account.clone(),
             wants_change: payer.per_request,
         });

@@ -16,3 +16,4 @@ mod outage;
 mod recovery;
 mod secrets;
 mod support;
+mod tls;
