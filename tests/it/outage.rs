@@ -123,6 +123,42 @@ async fn a_slow_mint_is_waited_for_so_long_and_not_longer() {
     world.check_balanced().await;
 }
 
+/// Whoever claims while a token is being redeemed is told to wait until there is something to
+/// give, and at no moment that nothing was taken.
+#[tokio::test]
+async fn a_claim_is_pending_from_the_swap_to_the_change() {
+    let world = World::start().await;
+    for _ in 0..10 {
+        let paid = world.sats(100).await;
+        let swaps = world.mint.swap_count();
+        world.mint.hold_swaps(true);
+        let asked = world.chat_later(Pay::XCashu(&paid), &chat("demo"));
+        within("the mint has made the swap", world.mint.await_swaps(swaps + 1)).await;
+        // Each of them asks over and over until it is told something else.
+        let claims = async {
+            tokio::join!(
+                world.claim(&paid),
+                world.claim(&paid),
+                world.claim(&paid),
+                world.claim(&paid)
+            )
+        };
+        let release = async { world.mint.hold_swaps(false) };
+        let ((first, second, third, fourth), ()) = tokio::join!(claims, release);
+        let claimed: Vec<Answer> = [first, second, third, fourth].into();
+        let answer = asked.answer().await;
+        // A claim that came before the request's reservation took what there was, all of it.
+        let charged = if answer.status == 200 { cost() } else { 0 };
+        for claim in &claimed {
+            let claim = claim.clone().expect(200);
+            assert_eq!(claim.change(), claimed[0].change(), "one and the same");
+        }
+        let change = claimed[0].change().unwrap();
+        assert_eq!(world.worth(change).await, (100_000 - charged) / 1000);
+    }
+    world.check_balanced().await;
+}
+
 #[tokio::test]
 async fn change_is_composed_without_the_mint() {
     for body in [chat(&model_of(Misbehaviour::Slow)), streamed(&model_of(Misbehaviour::Slow))] {

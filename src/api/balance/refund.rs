@@ -14,7 +14,7 @@ use crate::api::input::{Input, Sats, not_offered};
 use crate::api::{ApiState, Refused, cashu_headers};
 use crate::error::Refusal;
 use crate::ledger::Ledger;
-use crate::till::{RefundAsk, RefundRefused};
+use crate::till::{RefundAsk, RefundRefused, Refunded};
 
 #[derive(Deserialize)]
 pub(super) struct Asked {
@@ -49,10 +49,7 @@ async fn paid_back<L: Ledger>(
     let Input(asked) = asked.map_err(|refused| refused.refusal)?;
     not_offered("lightning_address", asked.lightning_address.as_ref())?;
     let ask = RefundAsk { amount: asked.amount_sats.map(|Sats(amount)| amount), mint: asked.mint };
-    let refunded = match api.till.refund(shown.key().account(), ask).await {
-        Ok(refunded) => refunded,
-        Err(refused) => return Err(refusal_for(api, &shown, &refused).await),
-    };
+    let refunded = refunded(api, &shown, ask).await?;
     let text = refunded.cashu_token.reveal().to_owned();
     let head = cashu_headers(&text, api.config.refunds_alias).into_iter().collect();
     let paid = Paid {
@@ -63,18 +60,33 @@ async fn paid_back<L: Ledger>(
     Ok((head, Json(paid)))
 }
 
-async fn refusal_for<L: Ledger>(
+async fn refunded<L: Ledger>(
     api: &ApiState<L>,
     shown: &Shown,
-    refused: &RefundRefused,
-) -> Refusal {
+    ask: RefundAsk,
+) -> Result<Refunded, Refusal> {
+    let account = shown.key().account();
+    let refused = match api.till.refund(account.clone(), ask.clone()).await {
+        Ok(refunded) => return Ok(refunded),
+        Err(refused) => refused,
+    };
+    let (Shown::CashuBearer(ecash) | Shown::Paid(ecash), RefundRefused::NoAccount) =
+        (shown, &refused)
+    else {
+        return Err(refusal_for(shown, &refused));
+    };
+    if api.till.is_redeeming(ecash.reveal()).await {
+        return Err(pending("this payment is being redeemed; its refund follows"));
+    }
+    // A redemption that ended between the two looks has its account by now.
+    api.till.refund(account, ask).await.map_err(|refused| match refused {
+        RefundRefused::NoAccount => refund_not_found(),
+        refused => refusal_for(shown, &refused),
+    })
+}
+
+fn refusal_for(shown: &Shown, refused: &RefundRefused) -> Refusal {
     match (shown, refused) {
-        (Shown::CashuBearer(ecash) | Shown::Paid(ecash), RefundRefused::NoAccount) => {
-            match api.till.is_redeeming(ecash.reveal()).await {
-                true => pending("this payment is being redeemed; its refund follows"),
-                false => refund_not_found(),
-            }
-        }
         // The change of a request exists when the request has ended.
         (Shown::Paid(_), RefundRefused::InProgress { .. }) => {
             pending("the request that this paid for is still running; its change follows")
