@@ -100,7 +100,6 @@ struct Busy {
 }
 
 impl Busy {
-    #[expect(clippy::print_stdout, reason = "a failed test says with which seed")]
     async fn start(seed: u64) -> Self {
         let mut cheap = model(CHEAP, &["sandbox"]);
         cheap["price"] = json!({"currency": "sat", "input": 0, "output": 0.001, "request": 0});
