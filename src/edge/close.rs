@@ -27,7 +27,6 @@ impl<L: Ledger> Edge<L> {
             return Closed { receipt: None, change_for: None };
         };
         let verdict = ticket.verdict(&ctx.meter.usage());
-        let accrued = ticket.reservation.accrued();
         let ended = match &verdict {
             None => self.till.ledger().release(ticket.reservation).await,
             Some(verdict) => {
@@ -47,7 +46,8 @@ impl<L: Ledger> Edge<L> {
         let receipt = match ended {
             Ok(receipt) => Some(receipt),
             Err(unsettled) => {
-                accrued.note(verdict.map_or(Msat::ZERO, |verdict| verdict.cost.total));
+                let cost = verdict.map_or(Msat::ZERO, |verdict| verdict.cost.total);
+                unsettled.reservation.note_accrued(cost);
                 log::error!("request {}: left to the reaper: {}", ctx.request_id, unsettled.why);
                 None
             }

@@ -11,7 +11,7 @@ use lua_free_filters::{Tokens, Usage};
 use super::meter::Meter;
 use crate::clock::Stopwatch;
 use crate::ids::AccountId;
-use crate::ledger::{Accrued, Receipt, Reservation};
+use crate::ledger::{Receipt, Reservation};
 use crate::money::Msat;
 use crate::pricing::{self, Cost, Offer};
 use crate::upstream::Upstream;
@@ -56,7 +56,6 @@ pub(super) enum Stage {
 #[derive(Debug)]
 pub(super) struct Ticket {
     pub(super) reservation: Reservation,
-    pub(super) accrued: Accrued,
     pub(super) offer: Arc<Offer>,
     /// What the account had left beside this reservation when it was made.
     pub(super) available: Msat,

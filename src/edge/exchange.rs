@@ -287,7 +287,7 @@ impl<L: Ledger> Edge<L> {
         if let Some(ticket) = ctx.ticket()
             && let Some(verdict) = ticket.verdict(&ctx.meter.usage())
         {
-            ticket.accrued.note(verdict.cost.total);
+            ticket.reservation.note_accrued(verdict.cost.total);
         }
     }
 

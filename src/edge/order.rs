@@ -196,7 +196,6 @@ impl<L: Ledger> Edge<L> {
     fn reserved(&self, ctx: &mut Ctx, payer: &Payer, order: &Order, admitted: Admitted) {
         ctx.log.reserved = order.ceiling;
         ctx.stage = Stage::Reserved(Ticket {
-            accrued: admitted.reservation.accrued(),
             reservation: admitted.reservation,
             offer: order.offer.clone(),
             available: admitted.available,

@@ -184,7 +184,7 @@ impl<L: Ledger> Edge<L> {
     /// Gives a connection whose answer was read to its end back to the pool.
     pub(super) async fn put_back(&self, mut origin: Origin) {
         if origin.http.response_done() {
-            let idle = Some(POOLED_IDLE_MAX);
+            let idle = origin.peer.options.idle_timeout;
             self.connector.release_http_session(origin.http, &*origin.peer, idle).await;
         }
     }
@@ -282,9 +282,6 @@ fn cut(error: Box<Error>) -> Broke {
     log::warn!("a request head could not be made: {error}");
     Broke::Cut
 }
-
-/// How long an unused upstream connection is kept.
-const POOLED_IDLE_MAX: Duration = Duration::from_secs(60);
 
 /// An upstream that wants to be left alone for longer is passed on as this: an hour.
 const RETRY_AFTER_S_MAX: u32 = 3600;

@@ -76,7 +76,7 @@ async fn a_dropped_reservation_is_ended_by_the_reaper_at_what_had_accrued() {
     fund(&ledger, 1, 1_000).await;
     let kept = admit(&ledger, 1, 300).await;
     let dropped = admit(&ledger, 1, 300).await;
-    dropped.accrued().note(msat(77));
+    dropped.note_accrued(msat(77));
     drop(dropped);
     let lifetime = Duration::from_secs(60);
     reaper::tick(&ledger, ledger.live(), lifetime).await;

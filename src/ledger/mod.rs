@@ -298,9 +298,11 @@ impl Reservation {
         Self { id, account, amount, live: Some((live.clone(), accrued)) }
     }
 
-    /// Where the exchange notes what has been delivered so far.
-    pub fn accrued(&self) -> Accrued {
-        self.live.as_ref().map(|(_, accrued)| accrued.clone()).unwrap_or_default()
+    /// Notes the cost of what has been delivered so far: what an expiry would charge.
+    pub fn note_accrued(&self, cost: Msat) {
+        if let Some((_, accrued)) = &self.live {
+            accrued.note(cost);
+        }
     }
 
     /// The ledger has recorded the end: nobody needs to renew or end it any more.
@@ -321,10 +323,10 @@ impl Drop for Reservation {
 
 /// The cost accrued by one live request, in msat; written by its exchange, read by the reaper.
 #[derive(Clone, Debug, Default)]
-pub struct Accrued(Arc<AtomicU64>);
+struct Accrued(Arc<AtomicU64>);
 
 impl Accrued {
-    pub fn note(&self, cost: Msat) {
+    fn note(&self, cost: Msat) {
         self.0.store(cost.get(), Ordering::Relaxed);
     }
 
