@@ -1,5 +1,7 @@
 //! Time. The only file that asks the machine what time it is.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Milliseconds since the Unix epoch.
@@ -28,6 +30,34 @@ impl UnixMs {
 
     pub const fn whole_seconds(self) -> u64 {
         self.0 / 1000
+    }
+}
+
+/// Whose time a ledger goes by: the machine's, or one that is set by hand in simulations.
+#[derive(Clone, Debug, Default)]
+pub enum Clock {
+    #[default]
+    System,
+    Manual(Arc<AtomicU64>),
+}
+
+impl Clock {
+    pub fn manual(at: UnixMs) -> Self {
+        Self::Manual(Arc::new(AtomicU64::new(at.0)))
+    }
+
+    pub fn now(&self) -> UnixMs {
+        match self {
+            Self::System => UnixMs::now(),
+            Self::Manual(at) => UnixMs(at.load(Ordering::SeqCst)),
+        }
+    }
+
+    /// Sets a manual clock, forwards or back; the machine's cannot be set.
+    pub fn set(&self, to: UnixMs) {
+        if let Self::Manual(at) = self {
+            at.store(to.0, Ordering::SeqCst);
+        }
     }
 }
 

@@ -9,6 +9,9 @@ use std::borrow::Cow;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::ledger::{Limit, Limited};
+use crate::money::Msat;
+
 /// Whose failure a request ended with; a metric label, so the set is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Fault {
@@ -165,10 +168,7 @@ impl Refusal {
 
 /// Refusals that more than one place gives.
 impl Refusal {
-    pub fn insufficient_balance(
-        required: crate::money::Msat,
-        available: crate::money::Msat,
-    ) -> Self {
+    pub fn insufficient_balance(required: Msat, available: Msat) -> Self {
         Self::new(
             Kind::InsufficientBalance,
             "payment_required",
@@ -179,6 +179,43 @@ impl Refusal {
             ),
         )
         .details(json!({ "required": required, "available": available }))
+    }
+
+    pub fn key_expired() -> Self {
+        Self::new(Kind::AuthenticationFailed, "key_expired", "this key is not valid any more")
+    }
+
+    pub fn balance_limit_exceeded(required: Msat, left: Msat) -> Self {
+        Self::new(
+            Kind::InsufficientBalance,
+            "balance_limit_exceeded",
+            format!(
+                "this request reserves {} msat, the key's limit leaves {} msat",
+                required.get(),
+                left.get()
+            ),
+        )
+        .details(json!({ "required": required, "available": left }))
+    }
+
+    /// WIRE.md section 9. Seconds are rounded up: coming back sooner would be refused again.
+    pub fn rate_limited(limited: &Limited) -> Self {
+        let limit = limited.limit;
+        let (code, message) = match limited.which {
+            Limit::Requests => {
+                ("requests_per_minute", format!("this key may make {limit} requests per minute"))
+            }
+            Limit::Tokens => {
+                ("tokens_per_hour", format!("this key may use {limit} tokens per hour"))
+            }
+            Limit::Concurrent => {
+                ("concurrent_requests", format!("this key may have {limit} requests open at once"))
+            }
+        };
+        let seconds = limited.retry_after.as_millis().div_ceil(1_000);
+        Self::new(Kind::RateLimitExceeded, "rate_limit_exceeded", message)
+            .details(json!({ "limit": limit, "which": code }))
+            .retry_after_s(u32::try_from(seconds).unwrap_or(u32::MAX))
     }
 
     pub fn ledger_unavailable() -> Self {
@@ -214,7 +251,6 @@ impl std::error::Error for Refusal {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::money::Msat;
 
     #[test]
     fn the_body_has_the_shape_of_the_wire_contract() {

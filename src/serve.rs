@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::clock::Stopwatch;
+use crate::clock::{Clock, Stopwatch};
 use crate::config::Config;
 use crate::edge;
 use crate::ledger::embedded::Embedded;
@@ -45,14 +45,14 @@ async fn open(config: &Config) -> Result<Till<Embedded>, String> {
     std::fs::create_dir_all(&config.data_dir)
         .map_err(|error| format!("{}: {error}", config.data_dir.display()))?;
     let store = Store::open(&database, &audit::schema()).map_err(|error| error.0)?;
-    let ledger = Embedded::new(store.clone());
+    let ledger = Embedded::new(store.clone(), Clock::System);
     let expired = ledger.expire_all().await.map_err(|error| error.to_string())?;
     let wallet = Wallet::open(&config.data_dir, store, &config.mints, config.mint_timeout)
         .await
         .map_err(|error| error.to_string())?;
     let reservation = &config.reservation;
     let (lifetime, every) = (reservation.lifetime, reservation.renew_every);
-    wallet.handle().spawn(reaper::run(ledger.clone(), ledger.live().clone(), lifetime, every));
+    wallet.handle().spawn(reaper::run(ledger.clone(), lifetime, every));
     wallet.prefetch();
     let till = Till::open(ledger, wallet);
     let recovery = till.recover().await;

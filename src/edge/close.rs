@@ -8,7 +8,7 @@ use super::Edge;
 use super::context::{Ctx, Stage};
 use crate::crash::{self, Step};
 use crate::ids::AccountId;
-use crate::ledger::{Ledger, Receipt, Record};
+use crate::ledger::{Ledger, Receipt, Record, Unsettled};
 use crate::money::Msat;
 use crate::till::{CashuToken, RefundAsk};
 
@@ -45,10 +45,14 @@ impl<L: Ledger> Edge<L> {
         ctx.log.verdict = verdict;
         let receipt = match ended {
             Ok(receipt) => Some(receipt),
-            Err(unsettled) => {
+            Err(Unsettled::NoAnswer { reservation, why }) => {
                 let cost = verdict.map_or(Msat::ZERO, |verdict| verdict.cost.total);
-                unsettled.reservation.note_accrued(cost);
-                log::error!("request {}: left to the reaper: {}", ctx.request_id, unsettled.why);
+                reservation.note_accrued(cost);
+                log::error!("request {}: left to the reaper: {why}", ctx.request_id);
+                None
+            }
+            Err(Unsettled::Forgotten) => {
+                log::error!("request {}: the ledger has no such reservation", ctx.request_id);
                 None
             }
         };

@@ -12,11 +12,11 @@ use pingora::proxy::Session;
 use super::Edge;
 use super::context::{Ctx, Stage, Ticket};
 use crate::api;
-use crate::clock::UnixMs;
 use crate::config::CostChunk;
 use crate::crash::{self, Step};
 use crate::error::{Kind, Refusal};
 use crate::ids::{AccountId, ApiKey, ReservationId};
+use crate::ledger::terms::Limits;
 use crate::ledger::{Admission, Admitted, Denied, Ledger};
 use crate::money::Msat;
 use crate::pricing::Offer;
@@ -185,7 +185,9 @@ impl<L: Ledger> Edge<L> {
             reservation: ReservationId::fresh(),
             account: payer.account.clone(),
             ceiling: order.ceiling,
-            deadline: UnixMs::now().plus(self.config.reservation.lifetime),
+            tokens: order.body_bytes.saturating_add(order.output_tokens_max),
+            lifetime: self.config.reservation.lifetime,
+            limits: Limits::NONE,
         };
         self.till.ledger().admit(ask).await.map_err(|error| {
             log::error!("admission: {error}");
@@ -232,6 +234,9 @@ fn denied_refusal(denied: Denied, payer: &Payer, order: &Order) -> Refused {
         Denied::Insufficient { available, .. } => {
             Refusal::insufficient_balance(order.ceiling, available)
         }
+        Denied::Expired => Refusal::key_expired(),
+        Denied::Capped { left } => Refusal::balance_limit_exceeded(order.ceiling, left),
+        Denied::Limited(limited) => Refusal::rate_limited(&limited),
         Denied::AlreadyEnded => Refusal::internal(),
     };
     Refused { refusal, untouched: false }

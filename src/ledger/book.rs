@@ -8,9 +8,10 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::terms::{Limits, REQUESTS_WINDOW, TOKENS_WINDOW, Usage};
 use super::{
-    Account, Admission, Amount, Denied, Deposit, Ended, Receipt, Record, Renewal, Withdrawal,
-    WithdrawalAsk, WithdrawalDenied, WithdrawalState,
+    Account, Admission, Amount, CONCURRENT_RETRY, Denied, Deposit, Ended, Limit, Limited, Opening,
+    Receipt, Record, Renewal, Withdrawal, WithdrawalAsk, WithdrawalDenied, WithdrawalState,
 };
 use crate::clock::UnixMs;
 use crate::ids::{AccountId, DepositId, ReservationId, WithdrawalId};
@@ -19,8 +20,12 @@ use crate::money::Msat;
 /// A reservation as the book holds it, open until `end` says how it ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Held {
+    /// Who pays.
     pub account: AccountId,
+    /// Whose key was shown: the account itself, or a child of it.
+    pub key: AccountId,
     pub amount: Msat,
+    pub tokens: u64,
     pub deadline: UnixMs,
     pub accrued: Msat,
     pub end: Option<Receipt>,
@@ -55,61 +60,114 @@ impl Book {
         self.withdrawals.get(id)
     }
 
-    /// Adds value to an account, opening it if it is new. `None` when the account would hold
-    /// more than can be counted.
+    /// Opens a key under terms. One that exists stays as it is. `None`: the parent does not
+    /// exist, or is a child itself.
+    pub fn open(&mut self, opening: &Opening) -> Option<Account> {
+        if let Some(known) = self.accounts.get(&opening.account) {
+            return Some(known.clone());
+        }
+        if let Some(parent) = &opening.parent {
+            self.accounts.get(parent).filter(|parent| parent.parent.is_none())?;
+        }
+        let account = Account {
+            parent: opening.parent.clone(),
+            terms: opening.terms.clone(),
+            ..Account::default()
+        };
+        self.put(&opening.account, account.clone());
+        Some(account)
+    }
+
+    /// Adds value to an account, or to the parent of a child, opening it if it is new. `None`
+    /// when it would hold more than can be counted.
     pub fn deposit(&mut self, deposit: Deposit) -> Option<Account> {
         if let Some(known) = self.deposits.get(&deposit.id) {
             return self.accounts.get(&known.account).cloned();
         }
-        let mut account = self.accounts.get(&deposit.account).cloned().unwrap_or_default();
+        let payer = self.payer(&deposit.account).unwrap_or_else(|| deposit.account.clone());
+        let mut account = self.accounts.get(&payer).cloned().unwrap_or_default();
         account.deposited = account.deposited.checked_add(deposit.amount)?;
         account.available = account.available.checked_add(deposit.amount)?;
         self.touched.deposits.insert(deposit.id.clone());
-        self.put(&deposit.account, account.clone());
-        self.deposits.insert(deposit.id.clone(), deposit);
+        self.put(&payer, account.clone());
+        self.deposits.insert(deposit.id.clone(), Deposit { account: payer, ..deposit });
         Some(account)
     }
 
-    /// Reserves the ceiling if it is available. Answers what is left beside it.
-    pub fn admit(&mut self, ask: &Admission) -> Result<Msat, Denied> {
-        let Some(account) = self.accounts.get(&ask.account) else {
-            return Err(Denied::NoAccount);
-        };
+    /// Checks the key's terms, limits and cap and the payer's balance, in this order, and
+    /// reserves the ceiling. Answers what is left beside it.
+    pub fn admit(&mut self, ask: &Admission, now: UnixMs) -> Result<Msat, Denied> {
         if let Some(held) = self.reservations.get(&ask.reservation) {
-            return match held.end {
-                None => Ok(account.available),
-                Some(_) => Err(Denied::AlreadyEnded),
+            return match (&held.end, self.accounts.get(&held.account)) {
+                (None, Some(account)) => Ok(account.available),
+                _ => Err(Denied::AlreadyEnded),
             };
         }
-        let mut account = account.clone();
-        let denied = Denied::Insufficient {
-            available: account.available,
-            account_idle: account.open_reservations == 0,
-        };
-        account.available = account.available.checked_sub(ask.ceiling).ok_or(denied)?;
-        account.reserved = account.reserved.checked_add(ask.ceiling).ok_or(denied)?;
-        account.open_reservations = account.open_reservations.saturating_add(1);
-        let available = account.available;
+        let payer = self.payer(&ask.account).ok_or(Denied::NoAccount)?;
+        let key = self.accounts.get(&ask.account).ok_or(Denied::NoAccount)?;
+        if key.terms.expires.is_some_and(|expires| expires <= now) {
+            return Err(Denied::Expired);
+        }
+        within_limits(key, ask, now)?;
+        let period = key.terms.period(now);
+        under_cap(key, period, ask.ceiling)?;
+        let available = self.reserve(&payer, ask.ceiling)?;
+        self.on(&payer, |account| {
+            account.open_reservations = account.open_reservations.saturating_add(1);
+        });
+        self.on(&ask.account, |key| {
+            let usage = &mut key.usage;
+            usage.open = usage.open.saturating_add(1);
+            usage.held = usage.held.saturating_add(ask.ceiling);
+            usage.tokens_held = usage.tokens_held.saturating_add(ask.tokens);
+            usage.requests = usage.requests.at(now, REQUESTS_WINDOW).plus(1);
+            if period > usage.period {
+                (usage.period, usage.spent_before) = (period, usage.spent);
+            }
+        });
         let held = Held {
-            account: ask.account.clone(),
+            account: payer,
+            key: ask.account.clone(),
             amount: ask.ceiling,
-            deadline: ask.deadline,
+            tokens: ask.tokens,
+            deadline: now.plus(ask.lifetime),
             accrued: Msat::ZERO,
             end: None,
             record: Record::default(),
         };
         self.reservations.insert(ask.reservation.clone(), held);
         self.touched.reservations.insert(ask.reservation.clone());
-        self.put(&ask.account, account);
+        Ok(available)
+    }
+
+    /// Raises an open reservation to `amount`. Answers what is left beside it.
+    pub fn extend(
+        &mut self,
+        id: &ReservationId,
+        amount: Msat,
+        now: UnixMs,
+    ) -> Result<Msat, Denied> {
+        let held = self.reservations.get(id).filter(|held| held.end.is_none());
+        let held = held.ok_or(Denied::AlreadyEnded)?;
+        let (payer, key) = (held.account.clone(), held.key.clone());
+        let more = amount.saturating_sub(held.amount);
+        let owner = self.accounts.get(&key).ok_or(Denied::NoAccount)?;
+        under_cap(owner, owner.terms.period(now), more)?;
+        let available = self.reserve(&payer, more)?;
+        self.on(&key, |key| key.usage.held = key.usage.held.saturating_add(more));
+        if let Some(held) = self.reservations.get_mut(id) {
+            held.amount = held.amount.max(amount);
+            self.touched.reservations.insert(id.clone());
+        }
         Ok(available)
     }
 
     /// Moves a deadline and notes what has accrued. An ended or unknown reservation stays so.
-    pub fn renew(&mut self, renewal: &Renewal) {
+    pub fn renew(&mut self, renewal: &Renewal, now: UnixMs) {
         if let Some(held) = self.reservations.get_mut(&renewal.reservation)
             && held.end.is_none()
         {
-            held.deadline = renewal.deadline;
+            held.deadline = now.plus(renewal.lifetime);
             held.accrued = renewal.accrued;
             self.touched.reservations.insert(renewal.reservation.clone());
         }
@@ -122,6 +180,7 @@ impl Book {
         how: Ended,
         cost: Msat,
         record: Record,
+        now: UnixMs,
     ) -> Option<Receipt> {
         let held = self.reservations.get_mut(id)?;
         if let Some(receipt) = held.end {
@@ -139,26 +198,34 @@ impl Book {
         account.spent = account.spent.checked_add(spent)?;
         account.shortfall = account.shortfall.saturating_add(shortfall);
         account.open_reservations = account.open_reservations.saturating_sub(1);
-        if how == Ended::Settled {
-            account.requests = account.requests.saturating_add(1);
-        }
         let receipt = Receipt { spent, returned, shortfall, available: account.available, how };
         held.end = Some(receipt);
         held.record = record;
-        let owner = held.account.clone();
+        let held = held.clone();
         self.touched.reservations.insert(id.clone());
-        self.put(&owner, account);
+        self.put(&held.account, account);
+        self.on(&held.key, |key| {
+            key.usage.open = key.usage.open.saturating_sub(1);
+            key.usage.held = key.usage.held.saturating_sub(held.amount);
+            key.usage.tokens_held = key.usage.tokens_held.saturating_sub(held.tokens);
+            key.usage.spent = key.usage.spent.saturating_add(spent);
+            let used = held.record.input_tokens.saturating_add(held.record.output_tokens);
+            key.usage.tokens = key.usage.tokens.at(now, TOKENS_WINDOW).plus(used);
+            if how == Ended::Settled {
+                key.requests = key.requests.saturating_add(1);
+            }
+        });
         Some(receipt)
     }
 
-    /// Ends an open reservation whose deadline has passed, at what had accrued.
-    pub fn expire(&mut self, id: &ReservationId, now: UnixMs) -> Option<Receipt> {
+    /// Ends an open reservation whose deadline is not after `due`, at what had accrued.
+    pub fn expire(&mut self, id: &ReservationId, due: UnixMs, now: UnixMs) -> Option<Receipt> {
         let held = self.reservations.get(id)?;
-        if held.end.is_some() || held.deadline > now {
+        if held.end.is_some() || held.deadline > due {
             return None;
         }
         let record = Record { usage_source: "floor", ..Record::default() };
-        self.end(id, Ended::Expired, held.accrued, record)
+        self.end(id, Ended::Expired, held.accrued, record, now)
     }
 
     /// Books value out of an account. A repeated id answers the withdrawal it named first.
@@ -169,6 +236,9 @@ impl Book {
             return Ok(known.clone());
         }
         let account = self.accounts.get(&ask.account).ok_or(WithdrawalDenied::NoAccount)?;
+        if account.parent.is_some() {
+            return Err(WithdrawalDenied::Child);
+        }
         let available = account.available;
         let amount = match ask.amount {
             Amount::Exactly(amount) => amount,
@@ -237,27 +307,61 @@ impl Book {
     /// Only meaningful for a book that holds everything, or every open reservation of the
     /// accounts that it has loaded.
     pub fn check_invariants(&self) -> Result<(), String> {
-        let mut open: HashMap<&AccountId, (Msat, u64)> = HashMap::new();
+        let mut paid: HashMap<&AccountId, Open> = HashMap::new();
+        let mut through: HashMap<&AccountId, Open> = HashMap::new();
         for (id, held) in &self.reservations {
             if !self.accounts.contains_key(&held.account) {
                 return Err(format!("reservation {id} belongs to no account"));
             }
             if held.end.is_none() {
-                let (sum, count) = open.entry(&held.account).or_default();
-                *sum = sum.checked_add(held.amount).ok_or("reserved more than can be counted")?;
-                *count = count.saturating_add(1);
+                paid.entry(&held.account).or_default().add(held)?;
+                through.entry(&held.key).or_default().add(held)?;
             }
         }
         for (id, account) in &self.accounts {
-            let (reserved, count) = open.get(id).copied().unwrap_or_default();
+            let paid = paid.get(id).copied().unwrap_or_default();
+            let through = through.get(id).copied().unwrap_or_default();
+            let usage = &account.usage;
             if !account.is_balanced() {
                 return Err(format!("account {id} does not balance: {account:?}"));
             }
-            if account.reserved != reserved || account.open_reservations != count {
-                return Err(format!("account {id} holds {account:?}, open are {reserved}"));
+            if (account.reserved, account.open_reservations) != (paid.amount, paid.count) {
+                return Err(format!("account {id} holds {account:?}, open are {paid:?}"));
+            }
+            if (usage.held, usage.open) != (through.amount, through.count) {
+                return Err(format!("key {id} holds {usage:?}, open are {through:?}"));
             }
         }
         Ok(())
+    }
+
+    /// Who pays for this key: its parent, or the account itself.
+    fn payer(&self, key: &AccountId) -> Option<AccountId> {
+        match &self.accounts.get(key)?.parent {
+            None => Some(key.clone()),
+            Some(parent) => self.accounts.contains_key(parent).then(|| parent.clone()),
+        }
+    }
+
+    /// Moves value from available to reserved. Answers what is left available.
+    fn reserve(&mut self, payer: &AccountId, amount: Msat) -> Result<Msat, Denied> {
+        let mut account = self.accounts.get(payer).ok_or(Denied::NoAccount)?.clone();
+        let denied = Denied::Insufficient {
+            available: account.available,
+            account_idle: account.open_reservations == 0,
+        };
+        account.available = account.available.checked_sub(amount).ok_or(denied)?;
+        account.reserved = account.reserved.checked_add(amount).ok_or(denied)?;
+        let available = account.available;
+        self.put(payer, account);
+        Ok(available)
+    }
+
+    fn on(&mut self, id: &AccountId, change: impl FnOnce(&mut Account)) {
+        if let Some(account) = self.accounts.get_mut(id) {
+            change(account);
+            self.touched.accounts.insert(id.clone());
+        }
     }
 
     fn put(&mut self, id: &AccountId, account: Account) {
@@ -265,6 +369,50 @@ impl Book {
         self.touched.accounts.insert(id.clone());
         self.accounts.insert(id.clone(), account);
     }
+}
+
+/// A sum over open reservations.
+#[derive(Clone, Copy, Debug, Default)]
+struct Open {
+    amount: Msat,
+    count: u64,
+}
+
+impl Open {
+    fn add(&mut self, held: &Held) -> Result<(), &'static str> {
+        let sum = self.amount.checked_add(held.amount);
+        self.amount = sum.ok_or("reserved more than can be counted")?;
+        self.count = self.count.saturating_add(1);
+        Ok(())
+    }
+}
+
+/// The key's rate limits, before anything of it is held.
+fn within_limits(key: &Account, ask: &Admission, now: UnixMs) -> Result<(), Denied> {
+    let Limits { requests_per_minute, tokens_per_hour, concurrent } = key.terms.limits(ask.limits);
+    let limited =
+        |which, limit, retry_after| Err(Denied::Limited(Limited { which, limit, retry_after }));
+    let Usage { open, tokens_held, requests, tokens, .. } = key.usage;
+    if open >= concurrent {
+        return limited(Limit::Concurrent, concurrent, CONCURRENT_RETRY);
+    }
+    let requests = requests.at(now, REQUESTS_WINDOW);
+    if requests.count >= requests_per_minute {
+        let after = requests.ends_in(now, REQUESTS_WINDOW);
+        return limited(Limit::Requests, requests_per_minute, after);
+    }
+    let tokens = tokens.at(now, TOKENS_WINDOW);
+    let used = tokens.count.saturating_add(tokens_held).saturating_add(ask.tokens);
+    if used > tokens_per_hour {
+        return limited(Limit::Tokens, tokens_per_hour, tokens.ends_in(now, TOKENS_WINDOW));
+    }
+    Ok(())
+}
+
+fn under_cap(key: &Account, period: u64, more: Msat) -> Result<(), Denied> {
+    let Some(cap) = key.terms.cap else { return Ok(()) };
+    let left = cap.amount.saturating_sub(key.usage.under_cap(period));
+    if more > left { Err(Denied::Capped { left }) } else { Ok(()) }
 }
 
 #[cfg(test)]

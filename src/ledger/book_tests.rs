@@ -1,8 +1,11 @@
 //! Tables an accountant can read, and random sequences that must conserve money.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::*;
+use crate::ledger::terms::{Cap, Reset, Terms};
 
 fn msat(amount: u64) -> Msat {
     Msat::new(amount).unwrap()
@@ -17,17 +20,35 @@ fn deposit(book: &mut Book, id: &str, amount: u64) {
     book.deposit(deposit).unwrap();
 }
 
+const NOW: UnixMs = UnixMs(0);
+
+fn ask(key: &AccountId, id: &str, ceiling: u64) -> Admission {
+    Admission {
+        reservation: ReservationId::stored(id),
+        account: key.clone(),
+        ceiling: msat(ceiling),
+        tokens: 10,
+        lifetime: Duration::from_secs(1),
+        limits: Limits::NONE,
+    }
+}
+
 fn admit(book: &mut Book, id: &str, ceiling: u64) -> Result<Msat, Denied> {
-    book.admit(&Admission {
+    book.admit(&ask(&alice(), id, ceiling), NOW)
+}
+
+fn renewal(id: &str, accrued: u64) -> Renewal {
+    Renewal {
         reservation: ReservationId::stored(id),
         account: alice(),
-        ceiling: msat(ceiling),
-        deadline: UnixMs(1_000),
-    })
+        lifetime: Duration::from_secs(2),
+        accrued: msat(accrued),
+    }
 }
 
 fn settle(book: &mut Book, id: &str, cost: u64) -> Receipt {
-    book.end(&ReservationId::stored(id), Ended::Settled, msat(cost), Record::default()).unwrap()
+    book.end(&ReservationId::stored(id), Ended::Settled, msat(cost), Record::default(), NOW)
+        .unwrap()
 }
 
 fn everything(id: &str, unit: u64) -> WithdrawalAsk {
@@ -78,8 +99,8 @@ fn a_reservation_ends_once_and_the_first_end_counts() {
     let first = settle(&mut book, "r1", 120);
     assert_eq!(settle(&mut book, "r1", 300), first);
     let id = ReservationId::stored("r1");
-    assert_eq!(book.end(&id, Ended::Released, Msat::ZERO, Record::default()), Some(first));
-    assert_eq!(book.expire(&id, UnixMs(u64::MAX)), None);
+    assert_eq!(book.end(&id, Ended::Released, Msat::ZERO, Record::default(), NOW), Some(first));
+    assert_eq!(book.expire(&id, UnixMs(u64::MAX), NOW), None);
     check(&book, [380, 0, 120, 0, 0]);
     assert_eq!(admit(&mut book, "r1", 1), Err(Denied::AlreadyEnded));
 }
@@ -111,10 +132,9 @@ fn an_expiry_waits_for_the_deadline_and_charges_what_accrued() {
     deposit(&mut book, "d1", 500);
     admit(&mut book, "r1", 300).unwrap();
     let id = ReservationId::stored("r1");
-    let renewal = Renewal { reservation: id.clone(), deadline: UnixMs(2_000), accrued: msat(70) };
-    book.renew(&renewal);
-    assert_eq!(book.expire(&id, UnixMs(1_999)), None);
-    assert_eq!(book.expire(&id, UnixMs(2_000)).unwrap().spent, msat(70));
+    book.renew(&renewal("r1", 70), NOW);
+    assert_eq!(book.expire(&id, UnixMs(1_999), NOW), None);
+    assert_eq!(book.expire(&id, UnixMs(2_000), NOW).unwrap().spent, msat(70));
     check(&book, [430, 0, 70, 0, 0]);
 }
 
@@ -148,10 +168,119 @@ fn a_withdrawal_can_be_undone_until_it_is_committed() {
     check(&book, [0, 0, 0, 5_000, 0]);
 }
 
+fn bob() -> AccountId {
+    AccountId::stored("bob")
+}
+
+/// Alice with 1,000 msat, and her child Bob under these terms.
+fn family(terms: Terms) -> Book {
+    let mut book = Book::default();
+    deposit(&mut book, "d1", 1_000);
+    let opening = Opening { account: bob(), parent: Some(alice()), terms };
+    book.open(&opening).unwrap();
+    book
+}
+
+#[test]
+fn a_child_spends_its_parents_money_and_has_none_of_its_own() {
+    let mut book = family(Terms::default());
+    assert_eq!(book.admit(&ask(&bob(), "r1", 300), NOW), Ok(msat(700)));
+    check(&book, [700, 300, 0, 0, 0]);
+    settle(&mut book, "r1", 100);
+    check(&book, [900, 0, 100, 0, 0]);
+    let child = book.account(&bob()).unwrap();
+    assert_eq!((child.usage.spent, child.requests), (msat(100), 1));
+    assert_eq!((child.available, child.spent), (Msat::ZERO, Msat::ZERO));
+    let to_bob = Deposit { id: DepositId::stored("d2"), account: bob(), amount: msat(50) };
+    assert_eq!(book.deposit(to_bob).unwrap().available, msat(950), "it reaches the parent");
+    let from_bob = WithdrawalAsk { account: bob(), ..everything("w1", 1) };
+    assert_eq!(book.withdraw_begin(&from_bob), Err(WithdrawalDenied::Child));
+}
+
+#[test]
+fn a_key_opened_again_keeps_its_terms_and_a_child_has_no_children() {
+    let cap = Some(Cap { amount: msat(10), reset: Reset::Never });
+    let mut book = family(Terms { cap, ..Terms::default() });
+    let free = Opening { account: bob(), parent: None, terms: Terms::default() };
+    assert_eq!(book.open(&free).unwrap().terms.cap, cap);
+    let grandchild = Opening { account: AccountId::stored("carol"), parent: Some(bob()), ..free };
+    assert_eq!(book.open(&grandchild), None);
+}
+
+#[test]
+fn a_cap_counts_what_is_held_and_forgets_what_was_spent_when_its_period_ends() {
+    let cap = Some(Cap { amount: msat(400), reset: Reset::Daily });
+    let mut book = family(Terms { cap, ..Terms::default() });
+    book.admit(&ask(&bob(), "r1", 300), NOW).unwrap();
+    let denied = Err(Denied::Capped { left: msat(100) });
+    assert_eq!(book.admit(&ask(&bob(), "r2", 101), NOW), denied);
+    assert_eq!(book.extend(&ReservationId::stored("r1"), msat(401), NOW), denied);
+    assert_eq!(book.extend(&ReservationId::stored("r1"), msat(400), NOW), Ok(msat(600)));
+    settle(&mut book, "r1", 390);
+    let left = Err(Denied::Capped { left: msat(10) });
+    assert_eq!(book.admit(&ask(&bob(), "r2", 11), NOW), left);
+    let tomorrow = UnixMs(86_400_000);
+    assert_eq!(book.admit(&ask(&bob(), "r2", 400), tomorrow), Ok(msat(210)));
+    assert_eq!(book.admit(&ask(&bob(), "r3", 1), NOW), Err(Denied::Capped { left: Msat::ZERO }));
+}
+
+#[test]
+fn an_expired_key_is_refused_from_its_last_millisecond_on() {
+    let mut book = family(Terms { expires: Some(UnixMs(500)), ..Terms::default() });
+    book.admit(&ask(&bob(), "r1", 1), UnixMs(499)).unwrap();
+    assert_eq!(book.admit(&ask(&bob(), "r2", 1), UnixMs(500)), Err(Denied::Expired));
+}
+
+#[test]
+fn limits_hold_at_the_bound_and_a_refusal_says_when_to_retry_and_counts_nothing() {
+    let terms = Terms {
+        requests_per_minute: Some(2),
+        tokens_per_hour: Some(35),
+        concurrent: Some(1),
+        ..Terms::default()
+    };
+    let mut book = family(terms);
+    let denied = |which, limit, seconds| {
+        let retry_after = Duration::from_secs(seconds);
+        Err(Denied::Limited(Limited { which, limit, retry_after }))
+    };
+    book.admit(&ask(&bob(), "r1", 1), UnixMs(1_000)).unwrap();
+    let second = ask(&bob(), "r2", 1);
+    assert_eq!(book.admit(&second, UnixMs(2_000)), denied(Limit::Concurrent, 1, 1));
+    settle(&mut book, "r1", 1);
+    book.admit(&second, UnixMs(2_000)).unwrap();
+    let used = Record { input_tokens: 20, output_tokens: 6, ..Record::default() };
+    book.end(&second.reservation, Ended::Settled, msat(1), used, UnixMs(3_000)).unwrap();
+    let third = ask(&bob(), "r3", 1);
+    assert_eq!(book.admit(&third, UnixMs(4_000)), denied(Limit::Requests, 2, 57));
+    assert_eq!(book.admit(&third, UnixMs(61_000)), denied(Limit::Tokens, 35, 3_542));
+    let nine = Admission { tokens: 9, ..third };
+    book.admit(&nine, UnixMs(61_000)).unwrap();
+    check(&book, [997, 1, 2, 0, 0]);
+}
+
+#[test]
+fn an_extension_never_eats_another_reservation_and_a_repeated_one_changes_nothing() {
+    let mut book = Book::default();
+    deposit(&mut book, "d1", 500);
+    admit(&mut book, "r1", 200).unwrap();
+    admit(&mut book, "r2", 200).unwrap();
+    let id = ReservationId::stored("r1");
+    let denied = Denied::Insufficient { available: msat(100), account_idle: false };
+    assert_eq!(book.extend(&id, msat(301), NOW), Err(denied));
+    assert_eq!(book.extend(&id, msat(300), NOW), Ok(Msat::ZERO));
+    assert_eq!(book.extend(&id, msat(300), NOW), Ok(Msat::ZERO));
+    check(&book, [0, 500, 0, 0, 0]);
+    settle(&mut book, "r1", 250);
+    assert_eq!(book.extend(&id, msat(400), NOW), Err(Denied::AlreadyEnded));
+    check(&book, [50, 200, 250, 0, 0]);
+}
+
 #[derive(Clone, Debug)]
 enum Command {
     Deposit(u8, u64),
     Admit(u8, u64),
+    Extend(u8, u64),
     Renew(u8, u64),
     Settle(u8, u64),
     Release(u8),
@@ -167,6 +296,7 @@ fn command() -> impl Strategy<Value = Command> {
     prop_oneof![
         (id.clone(), amount.clone()).prop_map(|(id, amount)| Command::Deposit(id, amount)),
         (id.clone(), amount.clone()).prop_map(|(id, amount)| Command::Admit(id, amount)),
+        (id.clone(), amount.clone()).prop_map(|(id, amount)| Command::Extend(id, amount)),
         (id.clone(), amount.clone()).prop_map(|(id, amount)| Command::Renew(id, amount)),
         (id.clone(), amount.clone()).prop_map(|(id, amount)| Command::Settle(id, amount)),
         id.clone().prop_map(Command::Release),
@@ -183,18 +313,17 @@ fn run(book: &mut Book, command: &Command) {
     match command {
         Command::Deposit(id, amount) => deposit(book, &id.to_string(), *amount),
         Command::Admit(id, ceiling) => drop(admit(book, &id.to_string(), *ceiling)),
-        Command::Renew(id, accrued) => book.renew(&Renewal {
-            reservation: reservation(id),
-            deadline: UnixMs(2_000),
-            accrued: msat(*accrued),
-        }),
+        Command::Extend(id, amount) => {
+            let _denied = book.extend(&reservation(id), msat(*amount), NOW);
+        }
+        Command::Renew(id, accrued) => book.renew(&renewal(&id.to_string(), *accrued), NOW),
         Command::Settle(id, cost) => {
-            book.end(&reservation(id), Ended::Settled, msat(*cost), Record::default());
+            book.end(&reservation(id), Ended::Settled, msat(*cost), Record::default(), NOW);
         }
         Command::Release(id) => {
-            book.end(&reservation(id), Ended::Released, Msat::ZERO, Record::default());
+            book.end(&reservation(id), Ended::Released, Msat::ZERO, Record::default(), NOW);
         }
-        Command::Expire(id, now) => drop(book.expire(&reservation(id), UnixMs(*now))),
+        Command::Expire(id, now) => drop(book.expire(&reservation(id), UnixMs(*now), NOW)),
         Command::Withdraw(id, amount) => {
             let mut ask = everything(&id.to_string(), 1_000);
             if let Some(amount) = amount {

@@ -13,11 +13,11 @@ use rusqlite::Connection;
 use super::book::Book;
 use super::journal;
 use super::{
-    Account, Admission, Admitted, Denied, Deposit, Ended, Ledger, Live, Receipt, Record, Renewal,
-    Reservation, Unavailable, Unsettled, Withdrawal, WithdrawalAsk, WithdrawalDenied,
+    Account, Admission, Admitted, Denied, Deposit, Ended, Ledger, Live, Opening, Receipt, Record,
+    Renewal, Reservation, Unavailable, Unsettled, Withdrawal, WithdrawalAsk, WithdrawalDenied,
 };
-use crate::clock::UnixMs;
-use crate::ids::{AccountId, ReservationId, WithdrawalId};
+use crate::clock::{Clock, UnixMs};
+use crate::ids::{AccountId, WithdrawalId};
 use crate::money::Msat;
 use crate::store::{Durability, Store, StoreError};
 
@@ -27,6 +27,7 @@ pub use super::journal::SCHEMA;
 #[derive(Clone, Debug)]
 pub struct Embedded {
     store: Store,
+    clock: Clock,
     pages: Arc<Mutex<Pages>>,
     live: Live,
 }
@@ -40,20 +41,15 @@ struct Pages {
 
 impl Embedded {
     /// `store` must have been opened with [`SCHEMA`].
-    pub fn new(store: Store) -> Self {
-        Self { store, pages: Arc::default(), live: Live::default() }
-    }
-
-    /// The reservations this process holds open.
-    pub fn live(&self) -> &Live {
-        &self.live
+    pub fn new(store: Store, clock: Clock) -> Self {
+        Self { store, clock, pages: Arc::default(), live: Live::default() }
     }
 
     /// Ends everything that was open: at start it all belongs to a process that is dead.
     pub async fn expire_all(&self) -> Result<Vec<Receipt>, Unavailable> {
         let mut receipts = Vec::new();
         loop {
-            let some = self.expire(UnixMs(i64::MAX.cast_unsigned())).await?;
+            let some = self.expire_due(UnixMs(i64::MAX.cast_unsigned())).await?;
             if some.is_empty() {
                 return Ok(receipts);
             }
@@ -65,14 +61,16 @@ impl Embedded {
     async fn apply<T: Send + 'static>(
         &self,
         durability: Durability,
-        rule: impl FnOnce(&Connection, &mut Book) -> Result<T, StoreError> + Send + 'static,
+        rule: impl FnOnce(&Connection, &mut Book, UnixMs) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, Unavailable> {
         let (pages, store) = (self.pages.clone(), self.store.clone());
+        let clock = self.clock.clone();
         let work = move |connection: &Connection| {
             let mut pages = pages.lock().unwrap_or_else(PoisonError::into_inner);
             pages.drop_what_a_failed_commit_took_back(store.failures());
-            let done = rule(connection, &mut pages.book)
-                .and_then(|answer| pages.write_through(connection).map(|()| answer));
+            let now = clock.now();
+            let done = rule(connection, &mut pages.book, now)
+                .and_then(|answer| pages.write_through(connection, now).map(|()| answer));
             if done.is_err() {
                 pages.book = Book::default();
             }
@@ -94,19 +92,30 @@ impl Embedded {
     ) -> Result<Receipt, Unsettled> {
         let id = reservation.id.clone();
         let ended = self
-            .apply(Durability::Process, move |connection, book| {
+            .apply(Durability::Process, move |connection, book, now| {
                 journal::load_reservation(connection, book, &id)?;
-                book.end(&id, how, cost, record)
-                    .ok_or_else(|| StoreError(format!("reservation {id} is not in the ledger")))
+                Ok(book.end(&id, how, cost, record, now))
             })
             .await;
         match ended {
             Ok(receipt) => {
                 reservation.ended();
-                Ok(receipt)
+                receipt.ok_or(Unsettled::Forgotten)
             }
-            Err(why) => Err(Unsettled { reservation, why }),
+            Err(why) => Err(Unsettled::NoAnswer { reservation, why }),
         }
+    }
+
+    async fn expire_due(&self, due: UnixMs) -> Result<Vec<Receipt>, Unavailable> {
+        self.apply(Durability::Process, move |connection, book, now| {
+            let mut receipts = Vec::new();
+            for id in journal::due(connection, due, EXPIRED_AT_ONCE_MAX)? {
+                journal::load_reservation(connection, book, &id)?;
+                receipts.extend(book.expire(&id, due, now));
+            }
+            Ok(receipts)
+        })
+        .await
     }
 }
 
@@ -119,10 +128,10 @@ impl Pages {
     }
 
     /// Writes what changed, then forgets what no rule will ask for again.
-    fn write_through(&mut self, connection: &Connection) -> Result<(), StoreError> {
+    fn write_through(&mut self, connection: &Connection, now: UnixMs) -> Result<(), StoreError> {
         debug_assert_eq!(self.book.check_invariants(), Ok(()));
         let touched = self.book.take_touched();
-        journal::save(connection, &self.book, &touched, UnixMs::now())?;
+        journal::save(connection, &self.book, &touched, now)?;
         let book = &mut self.book;
         book.deposits.clear();
         book.withdrawals.clear();
@@ -139,8 +148,23 @@ impl Pages {
 }
 
 impl Ledger for Embedded {
+    fn live(&self) -> &Live {
+        &self.live
+    }
+
+    async fn open(&self, opening: Opening) -> Result<Option<Account>, Unavailable> {
+        self.apply(Durability::Disk, move |connection, book, _| {
+            journal::load_account(connection, book, &opening.account)?;
+            if let Some(parent) = &opening.parent {
+                journal::load_account(connection, book, parent)?;
+            }
+            Ok(book.open(&opening))
+        })
+        .await
+    }
+
     async fn deposit(&self, deposit: Deposit) -> Result<Account, Unavailable> {
-        self.apply(Durability::Disk, move |connection, book| {
+        self.apply(Durability::Disk, move |connection, book, _| {
             journal::load_deposit(connection, book, &deposit.id)?;
             journal::load_account(connection, book, &deposit.account)?;
             book.deposit(deposit).ok_or_else(|| StoreError("more than can be counted".to_owned()))
@@ -149,29 +173,51 @@ impl Ledger for Embedded {
     }
 
     async fn admit(&self, ask: Admission) -> Result<Result<Admitted, Denied>, Unavailable> {
-        let (id, account, ceiling) = (ask.reservation.clone(), ask.account.clone(), ask.ceiling);
+        let (id, account) = (ask.reservation.clone(), ask.account.clone());
+        let reservation = Reservation::open(id, account, ask.ceiling, &self.live);
         let admitted = self
-            .apply(Durability::Process, move |connection, book| {
+            .apply(Durability::Process, move |connection, book, now| {
                 // Also for a fresh id: a repetition must meet the end it already had.
                 journal::load_reservation(connection, book, &ask.reservation)?;
                 journal::load_account(connection, book, &ask.account)?;
-                Ok(book.admit(&ask))
+                Ok(book.admit(&ask, now))
             })
             .await?;
-        Ok(admitted.map(|available| Admitted {
-            reservation: Reservation::open(id, account, ceiling, &self.live),
-            available,
-        }))
+        Ok(match admitted {
+            Ok(available) => Ok(Admitted { reservation, available }),
+            Err(denied) => {
+                reservation.ended();
+                Err(denied)
+            }
+        })
+    }
+
+    async fn extend(
+        &self,
+        reservation: &mut Reservation,
+        amount: Msat,
+    ) -> Result<Result<Msat, Denied>, Unavailable> {
+        let id = reservation.id.clone();
+        let extended = self
+            .apply(Durability::Process, move |connection, book, now| {
+                journal::load_reservation(connection, book, &id)?;
+                Ok(book.extend(&id, amount, now))
+            })
+            .await?;
+        if extended.is_ok() {
+            reservation.amount = reservation.amount.max(amount);
+        }
+        Ok(extended)
     }
 
     async fn renew(&self, renewals: Vec<Renewal>) -> Result<(), Unavailable> {
         if renewals.is_empty() {
             return Ok(());
         }
-        self.apply(Durability::Process, move |connection, book| {
+        self.apply(Durability::Process, move |connection, book, now| {
             for renewal in &renewals {
                 journal::load_reservation(connection, book, &renewal.reservation)?;
-                book.renew(renewal);
+                book.renew(renewal, now);
             }
             Ok(())
         })
@@ -191,24 +237,15 @@ impl Ledger for Embedded {
         self.end(reservation, Ended::Released, Msat::ZERO, Record::default()).await
     }
 
-    async fn expire(&self, now: UnixMs) -> Result<Vec<Receipt>, Unavailable> {
-        self.apply(Durability::Process, move |connection, book| {
-            let due: Vec<ReservationId> = journal::due(connection, now, EXPIRED_AT_ONCE_MAX)?;
-            let mut receipts = Vec::with_capacity(due.len());
-            for id in due {
-                journal::load_reservation(connection, book, &id)?;
-                receipts.extend(book.expire(&id, now));
-            }
-            Ok(receipts)
-        })
-        .await
+    async fn expire(&self) -> Result<Vec<Receipt>, Unavailable> {
+        self.expire_due(self.clock.now()).await
     }
 
     async fn withdraw_begin(
         &self,
         ask: WithdrawalAsk,
     ) -> Result<Result<Withdrawal, WithdrawalDenied>, Unavailable> {
-        self.apply(Durability::Disk, move |connection, book| {
+        self.apply(Durability::Disk, move |connection, book, _| {
             journal::load_withdrawal(connection, book, &ask.id)?;
             journal::load_account(connection, book, &ask.account)?;
             Ok(book.withdraw_begin(&ask))
@@ -216,8 +253,8 @@ impl Ledger for Embedded {
         .await
     }
 
-    async fn withdraw_commit(&self, id: WithdrawalId) -> Result<(), Unavailable> {
-        self.apply(Durability::Disk, move |connection, book| {
+    async fn withdraw_commit(&self, _: AccountId, id: WithdrawalId) -> Result<(), Unavailable> {
+        self.apply(Durability::Disk, move |connection, book, _| {
             journal::load_withdrawal(connection, book, &id)?;
             book.withdraw_commit(&id);
             Ok(())
@@ -225,8 +262,8 @@ impl Ledger for Embedded {
         .await
     }
 
-    async fn withdraw_revert(&self, id: WithdrawalId) -> Result<(), Unavailable> {
-        self.apply(Durability::Disk, move |connection, book| {
+    async fn withdraw_revert(&self, _: AccountId, id: WithdrawalId) -> Result<(), Unavailable> {
+        self.apply(Durability::Disk, move |connection, book, _| {
             journal::load_withdrawal(connection, book, &id)?;
             book.withdraw_revert(&id);
             Ok(())
@@ -234,8 +271,12 @@ impl Ledger for Embedded {
         .await
     }
 
-    async fn withdrawal(&self, id: WithdrawalId) -> Result<Option<Withdrawal>, Unavailable> {
-        self.apply(Durability::Process, move |connection, book| {
+    async fn withdrawal(
+        &self,
+        _: AccountId,
+        id: WithdrawalId,
+    ) -> Result<Option<Withdrawal>, Unavailable> {
+        self.apply(Durability::Process, move |connection, book, _| {
             journal::load_withdrawal(connection, book, &id)?;
             Ok(book.withdrawal(&id).cloned())
         })
@@ -243,12 +284,12 @@ impl Ledger for Embedded {
     }
 
     async fn withdrawals_open(&self) -> Result<Vec<Withdrawal>, Unavailable> {
-        self.apply(Durability::Process, |connection, _| journal::withdrawals_begun(connection))
+        self.apply(Durability::Process, |connection, _, _| journal::withdrawals_begun(connection))
             .await
     }
 
     async fn account(&self, account: AccountId) -> Result<Option<Account>, Unavailable> {
-        self.apply(Durability::Process, move |connection, book| {
+        self.apply(Durability::Process, move |connection, book, _| {
             journal::load_account(connection, book, &account)?;
             Ok(book.account(&account).cloned())
         })

@@ -3,6 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::book::{Book, Held, Touched};
+use super::terms::{Cap, Reset, Terms, Usage, Window};
 use super::{Account, Deposit, Ended, Receipt, Record, Withdrawal, WithdrawalState};
 use crate::clock::UnixMs;
 use crate::ids::{AccountId, DepositId, ReservationId, WithdrawalId};
@@ -22,12 +23,32 @@ CREATE TABLE IF NOT EXISTS accounts (
     shortfall INTEGER NOT NULL CHECK (shortfall >= 0),
     requests INTEGER NOT NULL,
     withdrawals INTEGER NOT NULL,
+    open_reservations INTEGER NOT NULL,
+    parent TEXT,
+    expires_ms INTEGER,
+    cap INTEGER,
+    cap_reset TEXT,
+    requests_per_minute INTEGER,
+    tokens_per_hour INTEGER,
+    concurrent INTEGER,
+    key_open INTEGER NOT NULL CHECK (key_open >= 0),
+    key_held INTEGER NOT NULL CHECK (key_held >= 0),
+    key_tokens_held INTEGER NOT NULL CHECK (key_tokens_held >= 0),
+    key_spent INTEGER NOT NULL CHECK (key_spent >= 0),
+    key_spent_before INTEGER NOT NULL,
+    period INTEGER NOT NULL,
+    requests_start_ms INTEGER NOT NULL,
+    requests_count INTEGER NOT NULL,
+    tokens_start_ms INTEGER NOT NULL,
+    tokens_count INTEGER NOT NULL,
     CHECK (deposited = available + reserved + spent + refunded)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS reservations (
     id TEXT PRIMARY KEY,
     account TEXT NOT NULL,
+    key TEXT NOT NULL,
     amount INTEGER NOT NULL CHECK (amount >= 0),
+    tokens INTEGER NOT NULL,
     deadline_ms INTEGER NOT NULL,
     accrued INTEGER NOT NULL CHECK (accrued >= 0),
     how TEXT CHECK (how IN ('settled', 'released', 'expired')),
@@ -63,7 +84,7 @@ CREATE TABLE IF NOT EXISTS withdrawals (
 CREATE INDEX IF NOT EXISTS withdrawals_begun ON withdrawals (written_ms) WHERE state = 'begun';
 ";
 
-/// Brings an account and its open reservations into the book.
+/// Brings an account, its parent and the open reservations of whoever pays into the book.
 pub(super) fn load_account(
     connection: &Connection,
     book: &mut Book,
@@ -72,27 +93,26 @@ pub(super) fn load_account(
     if book.accounts.contains_key(id) {
         return Ok(());
     }
-    let mut account = connection
-        .prepare_cached(
-            "SELECT deposited, available, reserved, spent, refunded, shortfall, requests,
-                    withdrawals FROM accounts WHERE id = ?1",
-        )?
+    let account = connection
+        .prepare_cached("SELECT * FROM accounts WHERE id = ?1")?
         .query_row([id.as_str()], account_of)
         .optional()?;
-    let Some(account) = &mut account else { return Ok(()) };
+    let Some(account) = account else { return Ok(()) };
+    if let Some(parent) = &account.parent {
+        load_account(connection, book, parent)?;
+    }
     let mut statement = connection
         .prepare_cached("SELECT * FROM reservations WHERE account = ?1 AND how IS NULL")?;
     let mut rows = statement.query([id.as_str()])?;
     while let Some(row) = rows.next()? {
         let (id, held) = held_of(row)?;
-        account.open_reservations = account.open_reservations.saturating_add(1);
         book.reservations.insert(id, held);
     }
-    book.accounts.insert(id.clone(), account.clone());
+    book.accounts.insert(id.clone(), account);
     Ok(())
 }
 
-/// Brings a reservation, ended or not, and its account into the book.
+/// Brings a reservation, ended or not, its key and who pays into the book.
 pub(super) fn load_reservation(
     connection: &Connection,
     book: &mut Book,
@@ -106,8 +126,8 @@ pub(super) fn load_reservation(
         let Some((id, held)) = found else { return Ok(()) };
         book.reservations.insert(id, held);
     }
-    let owner = book.reservations.get(id).map(|held| held.account.clone());
-    owner.map_or(Ok(()), |owner| load_account(connection, book, &owner))
+    let owners = book.reservations.get(id).map(|held| [held.account.clone(), held.key.clone()]);
+    owners.into_iter().flatten().try_for_each(|owner| load_account(connection, book, &owner))
 }
 
 pub(super) fn load_deposit(
@@ -214,11 +234,12 @@ fn save_account(
     id: &AccountId,
     account: &Account,
 ) -> Result<(), StoreError> {
+    let Account { terms, usage, .. } = account;
+    let number = |limit: Option<u64>| limit.map(u64::cast_signed);
     connection
         .prepare_cached(
-            "INSERT INTO accounts VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
-             ON CONFLICT (id) DO UPDATE SET deposited = ?2, available = ?3, reserved = ?4,
-             spent = ?5, refunded = ?6, shortfall = ?7, requests = ?8, withdrawals = ?9",
+            "INSERT OR REPLACE INTO accounts VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11,
+             ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27)",
         )?
         .execute(params![
             id.as_str(),
@@ -230,6 +251,24 @@ fn save_account(
             account.shortfall.to_i64(),
             account.requests.cast_signed(),
             account.withdrawals.cast_signed(),
+            account.open_reservations.cast_signed(),
+            account.parent.as_ref().map(AccountId::as_str),
+            terms.expires.map(UnixMs::to_i64),
+            terms.cap.map(|cap| cap.amount.to_i64()),
+            terms.cap.map(|cap| cap.reset.name()),
+            number(terms.requests_per_minute),
+            number(terms.tokens_per_hour),
+            number(terms.concurrent),
+            usage.open.cast_signed(),
+            usage.held.to_i64(),
+            usage.tokens_held.cast_signed(),
+            usage.spent.to_i64(),
+            usage.spent_before.to_i64(),
+            usage.period.cast_signed(),
+            usage.requests.start.to_i64(),
+            usage.requests.count.cast_signed(),
+            usage.tokens.start.to_i64(),
+            usage.tokens.count.cast_signed(),
         ])?;
     Ok(())
 }
@@ -249,16 +288,18 @@ fn save_reservation(
     connection
         .prepare_cached(
             "INSERT INTO reservations VALUES
-             (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)
-             ON CONFLICT (id) DO UPDATE SET deadline_ms = ?4, accrued = ?5, how = ?6, spent = ?7,
-             returned = ?8, shortfall = ?9, available_after = ?10, request_id = ?11, model = ?12,
-             usage_source = ?13, input_tokens = ?14, cached_input_tokens = ?15,
-             output_tokens = ?16, written_ms = ?17",
+             (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)
+             ON CONFLICT (id) DO UPDATE SET amount = ?4, deadline_ms = ?6, accrued = ?7, how = ?8,
+             spent = ?9, returned = ?10, shortfall = ?11, available_after = ?12,
+             request_id = ?13, model = ?14, usage_source = ?15, input_tokens = ?16,
+             cached_input_tokens = ?17, output_tokens = ?18, written_ms = ?19",
         )?
         .execute(params![
             id.as_str(),
             held.account.as_str(),
+            held.key.as_str(),
             held.amount.to_i64(),
+            held.tokens.cast_signed(),
             held.deadline.to_i64(),
             held.accrued.to_i64(),
             how,
@@ -301,16 +342,43 @@ fn save_withdrawal(
 }
 
 fn account_of(row: &Row<'_>) -> rusqlite::Result<Account> {
+    let count = |column| row.get::<_, i64>(column).map(i64::cast_unsigned);
+    let limit =
+        |column| row.get::<_, Option<i64>>(column).map(|limit| limit.map(i64::cast_unsigned));
+    let time = |column| row.get(column).map(UnixMs::from_i64);
+    let reset: Option<String> = row.get("cap_reset")?;
+    let cap = match reset.as_deref().and_then(Reset::named) {
+        None => None,
+        Some(reset) => Some(Cap { amount: amount(row, "cap")?, reset }),
+    };
     Ok(Account {
-        deposited: amount(row, 0)?,
-        available: amount(row, 1)?,
-        reserved: amount(row, 2)?,
-        spent: amount(row, 3)?,
-        refunded: amount(row, 4)?,
-        shortfall: amount(row, 5)?,
-        requests: row.get::<_, i64>(6)?.cast_unsigned(),
-        withdrawals: row.get::<_, i64>(7)?.cast_unsigned(),
-        open_reservations: 0,
+        deposited: amount(row, "deposited")?,
+        available: amount(row, "available")?,
+        reserved: amount(row, "reserved")?,
+        spent: amount(row, "spent")?,
+        refunded: amount(row, "refunded")?,
+        shortfall: amount(row, "shortfall")?,
+        requests: count("requests")?,
+        withdrawals: count("withdrawals")?,
+        open_reservations: count("open_reservations")?,
+        parent: row.get::<_, Option<String>>("parent")?.map(AccountId::stored),
+        terms: Terms {
+            expires: row.get::<_, Option<i64>>("expires_ms")?.map(UnixMs::from_i64),
+            cap,
+            requests_per_minute: limit("requests_per_minute")?,
+            tokens_per_hour: limit("tokens_per_hour")?,
+            concurrent: limit("concurrent")?,
+        },
+        usage: Usage {
+            open: count("key_open")?,
+            held: amount(row, "key_held")?,
+            tokens_held: count("key_tokens_held")?,
+            spent: amount(row, "key_spent")?,
+            spent_before: amount(row, "key_spent_before")?,
+            period: count("period")?,
+            requests: Window { start: time("requests_start_ms")?, count: count("requests_count")? },
+            tokens: Window { start: time("tokens_start_ms")?, count: count("tokens_count")? },
+        },
     })
 }
 
@@ -328,7 +396,9 @@ fn held_of(row: &Row<'_>) -> rusqlite::Result<(ReservationId, Held)> {
     };
     let held = Held {
         account: AccountId::stored(row.get::<_, String>("account")?),
+        key: AccountId::stored(row.get::<_, String>("key")?),
         amount: amount(row, "amount")?,
+        tokens: row.get::<_, i64>("tokens")?.cast_unsigned(),
         deadline: UnixMs::from_i64(row.get("deadline_ms")?),
         accrued: amount(row, "accrued")?,
         end,

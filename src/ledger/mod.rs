@@ -3,24 +3,29 @@
 //! Every verb is idempotent by an id that its caller made first; the answer to a repeated
 //! command is the answer to the first. For every account and at every moment
 //! `deposited = available + reserved + spent + refunded`, and nothing is ever negative.
-//! [`book`] is these rules without I/O; [`embedded`] keeps them in SQLite.
+//! [`book`] is these rules without I/O; [`embedded`] keeps them in SQLite for one machine.
+//! Time is the ledger's own: callers say how long, never until when.
 
 pub mod audit;
 pub mod book;
 pub mod embedded;
 mod journal;
 pub mod reaper;
+mod reservation;
+pub mod terms;
 
-use std::collections::HashMap;
 use std::future::Future;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use crate::clock::UnixMs;
 use crate::ids::{AccountId, DepositId, ReservationId, WithdrawalId};
 use crate::money::Msat;
 
+pub use self::reservation::{Live, Reservation};
+use self::terms::{Limits, Terms, Usage};
+
 /// One account as the ledger holds it. `balance` is `available + reserved` and is not stored.
+///
+/// A child has a key and terms of its own and no money: it spends its parent's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Account {
     pub deposited: Msat,
@@ -30,11 +35,15 @@ pub struct Account {
     pub refunded: Msat,
     /// Cost above what was reserved that the balance could not cover. Not part of the identity.
     pub shortfall: Msat,
-    /// Reservations settled so far.
+    /// Reservations made with this key and settled so far.
     pub requests: u64,
     /// Withdrawals begun so far and not reverted; the next one's sequence number.
     pub withdrawals: u64,
+    /// Open reservations that this account pays for, its children's included.
     pub open_reservations: u64,
+    pub parent: Option<AccountId>,
+    pub terms: Terms,
+    pub usage: Usage,
 }
 
 impl Account {
@@ -48,7 +57,16 @@ impl Account {
     }
 }
 
-/// Value that reached us and belongs to an account. Opens the account if it is new.
+/// A key to be: an account with terms, or a child that spends its parent's money.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Opening {
+    pub account: AccountId,
+    pub parent: Option<AccountId>,
+    pub terms: Terms,
+}
+
+/// Value that reached us and belongs to an account, or to its parent. Opens the account if it
+/// is new. One id is always for the same account.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Deposit {
     pub id: DepositId,
@@ -60,17 +78,29 @@ pub struct Deposit {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admission {
     pub reservation: ReservationId,
+    /// Whose key was shown; a child's parent pays.
     pub account: AccountId,
     /// The most this request may cost.
     pub ceiling: Msat,
-    /// When anybody may expire the reservation unless it was renewed.
-    pub deadline: UnixMs,
+    /// The most input and output it may use: held against the hourly limit while it is open.
+    pub tokens: u64,
+    /// How long the reservation lives unless it is renewed.
+    pub lifetime: Duration,
+    /// For a key that has no limits of its own.
+    pub limits: Limits,
 }
 
-/// Why a reservation was not made. Nothing was held and nothing was charged.
+/// Why a reservation was not made or not raised. Nothing was held and nothing was charged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Denied {
     NoAccount,
+    /// The key is not valid any more.
+    Expired,
+    Limited(Limited),
+    /// The key's cap leaves this much.
+    Capped {
+        left: Msat,
+    },
     Insufficient {
         available: Msat,
         account_idle: bool,
@@ -78,6 +108,26 @@ pub enum Denied {
     /// A repetition that came after its reservation had ended.
     AlreadyEnded,
 }
+
+/// A rate limit was reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limited {
+    pub which: Limit,
+    /// What the limit is.
+    pub limit: u64,
+    /// When to come again: a window's end, or a guess where only another request's end helps.
+    pub retry_after: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    Requests,
+    Tokens,
+    Concurrent,
+}
+
+/// When to come again after too many requests at once: about when one of them may have ended.
+pub const CONCURRENT_RETRY: Duration = Duration::from_secs(1);
 
 /// A reservation the ledger holds, and what is left beside it.
 #[derive(Debug)]
@@ -173,6 +223,8 @@ pub enum WithdrawalState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WithdrawalDenied {
     NoAccount,
+    /// A child has nothing of its own to withdraw.
+    Child,
     Insufficient {
         available: Msat,
     },
@@ -191,37 +243,61 @@ pub enum WithdrawalDenied {
 #[error("ledger unavailable: {0}")]
 pub struct Unavailable(pub String);
 
-/// A settle or release that got no answer gives the obligation back.
+/// Why a settle or release has no receipt.
 #[derive(Debug)]
-pub struct Unsettled {
-    pub reservation: Reservation,
-    pub why: Unavailable,
+pub enum Unsettled {
+    /// No answer. The obligation is given back.
+    NoAnswer { reservation: Reservation, why: Unavailable },
+    /// It ended longer ago than receipts are kept, or was lost with a ledger that lost data.
+    Forgotten,
 }
 
 /// What a live request last reported, for the reaper's batched renewals.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Renewal {
     pub reservation: ReservationId,
-    pub deadline: UnixMs,
+    pub account: AccountId,
+    /// From now; zero lets it expire at once.
+    pub lifetime: Duration,
     /// What an expiry would charge: the cost of what was delivered so far.
     pub accrued: Msat,
 }
 
-/// The verbs. All are idempotent by id; none waits for anything but the ledger.
+/// The verbs. All are idempotent by id; none waits for anything but the ledger, and for that
+/// only a bounded time.
 pub trait Ledger: Clone + Send + Sync + 'static {
-    /// Durable on disk when it returns. Answers what the account has afterwards.
+    /// The reservations that this process holds open.
+    fn live(&self) -> &Live;
+
+    /// Opens a key under terms; one that exists keeps the terms it has. `None`: no such parent,
+    /// or one that is a child itself.
+    fn open(
+        &self,
+        opening: Opening,
+    ) -> impl Future<Output = Result<Option<Account>, Unavailable>> + Send;
+
+    /// Durable on disk when it returns. Answers what the paying account has afterwards.
     fn deposit(
         &self,
         deposit: Deposit,
     ) -> impl Future<Output = Result<Account, Unavailable>> + Send;
 
-    /// Checks the balance and reserves the ceiling, in one atomic step.
+    /// Checks key, limits, cap and balance and reserves the ceiling, in one atomic step.
     fn admit(
         &self,
         ask: Admission,
     ) -> impl Future<Output = Result<Result<Admitted, Denied>, Unavailable>> + Send;
 
-    /// Extends deadlines and records what has accrued; unknown or ended ids are passed over.
+    /// Raises a reservation to `amount` if the cap and the balance allow; answers what is
+    /// available beside it. An amount it already has changes nothing.
+    fn extend(
+        &self,
+        reservation: &mut Reservation,
+        amount: Msat,
+    ) -> impl Future<Output = Result<Result<Msat, Denied>, Unavailable>> + Send;
+
+    /// Gives live reservations their lifetime anew and records what has accrued; unknown or
+    /// ended ones are passed over.
     fn renew(&self, renewals: Vec<Renewal>)
     -> impl Future<Output = Result<(), Unavailable>> + Send;
 
@@ -240,10 +316,11 @@ pub trait Ledger: Clone + Send + Sync + 'static {
         reservation: Reservation,
     ) -> impl Future<Output = Result<Receipt, Unsettled>> + Send;
 
-    /// Ends every reservation whose deadline has passed, charging what had accrued.
-    fn expire(&self, now: UnixMs)
-    -> impl Future<Output = Result<Vec<Receipt>, Unavailable>> + Send;
+    /// Ends reservations whose deadline has passed, whoever made them, charging what had
+    /// accrued. A bounded number in one call; to be repeated while it answers any.
+    fn expire(&self) -> impl Future<Output = Result<Vec<Receipt>, Unavailable>> + Send;
 
+    /// Durable on disk when it returns, as are its ends.
     fn withdraw_begin(
         &self,
         ask: WithdrawalAsk,
@@ -251,17 +328,20 @@ pub trait Ledger: Clone + Send + Sync + 'static {
 
     fn withdraw_commit(
         &self,
+        account: AccountId,
         id: WithdrawalId,
     ) -> impl Future<Output = Result<(), Unavailable>> + Send;
 
     /// Gives the amount back; only for a withdrawal the wallet never began.
     fn withdraw_revert(
         &self,
+        account: AccountId,
         id: WithdrawalId,
     ) -> impl Future<Output = Result<(), Unavailable>> + Send;
 
     fn withdrawal(
         &self,
+        account: AccountId,
         id: WithdrawalId,
     ) -> impl Future<Output = Result<Option<Withdrawal>, Unavailable>> + Send;
 
@@ -273,120 +353,4 @@ pub trait Ledger: Clone + Send + Sync + 'static {
         &self,
         account: AccountId,
     ) -> impl Future<Output = Result<Option<Account>, Unavailable>> + Send;
-}
-
-/// An open reservation: an obligation to end it. Consumed by [`Ledger::settle`] or
-/// [`Ledger::release`]; dropped on any other path, the reaper ends it with what had accrued.
-///
-/// ```compile_fail
-/// fn twice(reservation: nutgate::ledger::Reservation) {
-///     let _copy = reservation.clone();
-/// }
-/// ```
-#[must_use = "a reservation ends in `settle` or `release`"]
-#[derive(Debug)]
-pub struct Reservation {
-    pub id: ReservationId,
-    pub account: AccountId,
-    pub amount: Msat,
-    live: Option<(Live, Accrued)>,
-}
-
-impl Reservation {
-    pub fn open(id: ReservationId, account: AccountId, amount: Msat, live: &Live) -> Self {
-        let accrued = live.enter(&id);
-        Self { id, account, amount, live: Some((live.clone(), accrued)) }
-    }
-
-    /// Notes the cost of what has been delivered so far: what an expiry would charge.
-    pub fn note_accrued(&self, cost: Msat) {
-        if let Some((_, accrued)) = &self.live {
-            accrued.note(cost);
-        }
-    }
-
-    /// The ledger has recorded the end: nobody needs to renew or end it any more.
-    pub(in crate::ledger) fn ended(mut self) {
-        if let Some((live, _)) = self.live.take() {
-            live.leave(&self.id);
-        }
-    }
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        if let Some((live, _)) = self.live.take() {
-            live.abandon(&self.id);
-        }
-    }
-}
-
-/// The cost accrued by one live request, in msat; written by its exchange, read by the reaper.
-#[derive(Clone, Debug, Default)]
-struct Accrued(Arc<AtomicU64>);
-
-impl Accrued {
-    fn note(&self, cost: Msat) {
-        self.0.store(cost.get(), Ordering::Relaxed);
-    }
-
-    fn read(&self) -> Msat {
-        Msat::new(self.0.load(Ordering::Relaxed)).unwrap_or(Msat::MAX)
-    }
-}
-
-/// The reservations that this process holds open, and those it lost track of.
-#[derive(Clone, Debug, Default)]
-pub struct Live(Arc<Mutex<HashMap<ReservationId, Entry>>>);
-
-#[derive(Debug)]
-struct Entry {
-    accrued: Accrued,
-    abandoned: bool,
-}
-
-impl Live {
-    pub fn open_count(&self) -> usize {
-        self.entries().len()
-    }
-
-    fn enter(&self, id: &ReservationId) -> Accrued {
-        let accrued = Accrued::default();
-        let entry = Entry { accrued: accrued.clone(), abandoned: false };
-        self.entries().insert(id.clone(), entry);
-        accrued
-    }
-
-    fn leave(&self, id: &ReservationId) {
-        self.entries().remove(id);
-    }
-
-    fn abandon(&self, id: &ReservationId) {
-        if let Some(entry) = self.entries().get_mut(id) {
-            entry.abandoned = true;
-        }
-    }
-
-    /// What to renew until `deadline`, and what to let expire at once because nobody will end it.
-    fn renewals(&self, now: UnixMs, deadline: UnixMs) -> Vec<Renewal> {
-        let renewal = |(id, entry): (&ReservationId, &Entry)| Renewal {
-            reservation: id.clone(),
-            deadline: if entry.abandoned { now } else { deadline },
-            accrued: entry.accrued.read(),
-        };
-        self.entries().iter().map(renewal).collect()
-    }
-
-    /// Forgets the abandoned once the ledger knows that they may expire.
-    fn forget_abandoned(&self, renewed: &[Renewal], now: UnixMs) {
-        let mut entries = self.entries();
-        for renewal in renewed.iter().filter(|renewal| renewal.deadline == now) {
-            entries.remove(&renewal.reservation);
-        }
-    }
-
-    // The map is sound after a panic elsewhere: every change to it is a single call.
-    fn entries(&self) -> MutexGuard<'_, HashMap<ReservationId, Entry>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }

@@ -6,34 +6,50 @@
 
 use std::time::Duration;
 
-use super::{Ledger, Live};
-use crate::clock::UnixMs;
+use super::Ledger;
 
-/// One tick. A ledger that does not answer is asked again with the next one; nothing is
-/// forgotten before it has.
-pub async fn tick<L: Ledger>(ledger: &L, live: &Live, lifetime: Duration) {
-    let now = UnixMs::now();
-    let renewals = live.renewals(now, now.plus(lifetime));
+/// One tick; true when the ledger answered all of it. A ledger that does not answer is asked
+/// again with the next one; nothing is forgotten before it has.
+///
+/// `may_expire` is false for the first ticks after an outage: deadlines have passed that nobody
+/// could renew, and the gateways that hold those reservations come first.
+pub async fn tick<L: Ledger>(ledger: &L, lifetime: Duration, may_expire: bool) -> bool {
+    let live = ledger.live();
+    let renewals = live.renewals(lifetime);
     match ledger.renew(renewals.clone()).await {
-        Ok(()) => live.forget_abandoned(&renewals, now),
+        Ok(()) => live.forget_abandoned(&renewals),
         Err(error) => {
             log::warn!("reaper: {} reservations not renewed: {error}", renewals.len());
-            return;
+            return false;
         }
     }
-    match ledger.expire(now).await {
-        Ok(receipts) if receipts.is_empty() => {}
-        Ok(receipts) => log::warn!("reaper: {} reservations expired", receipts.len()),
-        Err(error) => log::warn!("reaper: could not expire: {error}"),
+    !may_expire || expire_all(ledger).await
+}
+
+async fn expire_all<L: Ledger>(ledger: &L) -> bool {
+    loop {
+        match ledger.expire().await {
+            Ok(receipts) if receipts.is_empty() => return true,
+            Ok(receipts) => log::warn!("reaper: {} reservations expired", receipts.len()),
+            Err(error) => {
+                log::warn!("reaper: could not expire: {error}");
+                return false;
+            }
+        }
     }
 }
 
 /// Ticks until the caller drops it.
-pub async fn run<L: Ledger>(ledger: L, live: Live, lifetime: Duration, every: Duration) {
+pub async fn run<L: Ledger>(ledger: L, lifetime: Duration, every: Duration) {
     let mut interval = tokio::time::interval(every);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut answered_in_a_row = 0_u32;
     loop {
         interval.tick().await;
-        tick(&ledger, &live, lifetime).await;
+        let answered = tick(&ledger, lifetime, answered_in_a_row >= CALM_TICKS).await;
+        answered_in_a_row = if answered { answered_in_a_row.saturating_add(1) } else { 0 };
     }
 }
+
+/// Ticks that the ledger must have answered before anybody's reservation is expired.
+const CALM_TICKS: u32 = 1;

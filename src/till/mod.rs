@@ -69,6 +69,8 @@ pub struct Refunded {
 pub enum RefundRefused {
     #[error("unknown account")]
     NoAccount,
+    #[error("a child key has no balance of its own")]
+    Child,
     #[error("No balance to refund")]
     NothingToRefund,
     #[error("less than one unit of the mint is available")]

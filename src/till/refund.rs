@@ -117,7 +117,8 @@ impl<L: Ledger> Till<L> {
         let cashu_token = issued.ok_or(RefundRefused::Pending)?;
         crash::point(Step::ChangeIssued);
         if withdrawal.state == WithdrawalState::Begun {
-            let committed = self.ledger().withdraw_commit(withdrawal.id.clone()).await;
+            let (account, id) = (withdrawal.account.clone(), withdrawal.id.clone());
+            let committed = self.ledger().withdraw_commit(account, id).await;
             committed.map_err(unanswered)?;
             crash::point(Step::WithdrawCommitted);
         }
@@ -136,7 +137,7 @@ impl<L: Ledger> Till<L> {
     ) -> Result<Option<Withdrawal>, RefundRefused> {
         let Some(sequence) = holder.withdrawals.checked_sub(1) else { return Ok(None) };
         let id = WithdrawalId::nth(account, sequence);
-        self.ledger().withdrawal(id).await.map_err(unanswered)
+        self.ledger().withdrawal(account.clone(), id).await.map_err(unanswered)
     }
 
     /// Nothing can newly be withdrawn: the last withdrawal again, if it is what was asked.
@@ -221,6 +222,7 @@ fn whole(unit: &Unit, asked: Option<Msat>, available: Msat) -> Option<Msat> {
 fn denied(denied: WithdrawalDenied) -> RefundRefused {
     match denied {
         WithdrawalDenied::NoAccount => RefundRefused::NoAccount,
+        WithdrawalDenied::Child => RefundRefused::Child,
         WithdrawalDenied::Insufficient { available } => RefundRefused::Insufficient { available },
         WithdrawalDenied::TooSmall { available } => RefundRefused::TooSmall { available },
         WithdrawalDenied::RequestsInProgress { open } => RefundRefused::InProgress { open },

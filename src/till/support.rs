@@ -6,9 +6,11 @@ use std::time::Duration;
 use nutgate_sandbox::{CurrencyUnit, Faucet, Mint, MintOptions, TokenFormat};
 
 use super::{RedeemRefused, Redeemed, RefundAsk, RefundRefused, Refunded, Till};
+use crate::clock::Clock;
 use crate::config;
 use crate::ids::{AccountId, ApiKey, ReservationId};
 use crate::ledger::embedded::{self, Embedded};
+use crate::ledger::terms::Limits;
 use crate::ledger::{Account, Admission, Ledger, Record};
 use crate::money::Msat;
 use crate::store::{Durability, Store};
@@ -90,7 +92,9 @@ impl Bench {
             reservation: ReservationId::fresh(),
             account: account.clone(),
             ceiling: cost,
-            deadline: crate::clock::UnixMs::now().plus(Duration::from_secs(60)),
+            tokens: 0,
+            lifetime: Duration::from_secs(60),
+            limits: Limits::NONE,
         };
         let ledger = self.till.ledger();
         let admitted = ledger.admit(admission).await.unwrap().unwrap();
@@ -125,7 +129,7 @@ pub(super) async fn open(dir: &Path, mint: &str, timeout: Duration) -> (Store, T
     let units = vec!["sat".to_owned(), "msat".to_owned()];
     let mints = [config::Mint { url: format!("{mint}/"), units }];
     let wallet = Wallet::open(dir, store.clone(), &mints, timeout).await.unwrap();
-    (store.clone(), Till::open(Embedded::new(store), wallet))
+    (store.clone(), Till::open(Embedded::new(store, Clock::System), wallet))
 }
 
 pub(super) async fn holds(till: &Till<Embedded>, account: &AccountId) -> Account {

@@ -72,6 +72,11 @@ pub fn refund_refusal(refused: &RefundRefused) -> Refusal {
     let invalid = |code, message| Refusal::new(Kind::InvalidRequest, code, message);
     match refused {
         RefundRefused::NoAccount => Refusal::key_not_found(),
+        RefundRefused::Child => Refusal::new(
+            Kind::Forbidden,
+            "child_key",
+            "a child key spends its parent's balance; the parent's key refunds it",
+        ),
         RefundRefused::NothingToRefund => invalid("no_balance_to_refund", "No balance to refund"),
         RefundRefused::TooSmall { available } => invalid(
             "balance_too_small_to_refund",
