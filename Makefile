@@ -23,7 +23,8 @@ demo: ## Start a real mint, a scripted upstream and the gateway on this machine
 	@exec $(BUILT)/debug/nutgate-sandbox
 
 test: ## Install what is missing and run every test
-	@tests/scripts/need $(BUILD_TOOLS) clippy rustfmt nextest deny python3 node
+	@tests/scripts/need $(BUILD_TOOLS) clippy rustfmt nextest deny redis-server postgres \
+		python3 node
 	$(call section,Format)
 	cargo fmt --all --check
 	$(call section,Lints)

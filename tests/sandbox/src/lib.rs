@@ -5,11 +5,16 @@
 //! The integration tests use this crate as a library, `make demo` runs its binary. Servers run
 //! on the current tokio runtime. Stopping or dropping one closes its listener **and** its
 //! connections, so that a client sees what it would see if the machine had gone.
+//!
+//! What a fleet shares, [`Redis`] and [`Postgres`], are the real programs as child processes.
 
+mod daemon;
 pub mod demo;
 pub mod faucet;
 mod listening;
 pub mod mint;
+pub mod postgres;
+pub mod redis;
 pub mod upstream;
 
 #[cfg(test)]
@@ -19,6 +24,8 @@ pub use cdk::nuts::CurrencyUnit;
 
 pub use faucet::{Faucet, TokenFormat};
 pub use mint::{Mint, MintOptions};
+pub use postgres::{Postgres, PostgresOptions};
+pub use redis::{AppendOnly, Redis, RedisCluster, RedisOptions, RedisSentinel};
 pub use upstream::{Misbehaviour, Seen, Upstream, UpstreamOptions};
 
 /// The sandbox has no caller that could react to one failure differently from another.
