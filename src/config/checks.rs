@@ -12,8 +12,8 @@ use super::references::Outside;
 use super::scalars::{Lasting, Whole};
 use super::schema::{self, File};
 use super::{
-    Config, Currency, Decimal, Limits, Listen, Mint, Model, Price, Reservation, Secret, Upstream,
-    url,
+    Config, Currency, Decimal, Fleet, Limits, Listen, Mint, Model, Price, Reservation, Secret,
+    Upstream, url,
 };
 use crate::pricing;
 
@@ -26,7 +26,9 @@ pub(super) fn check(file: File, outside: &dyn Outside, found: &mut Found) -> Con
     Config {
         http_url: checks.shown_url(&file.http_url, "http_url"),
         onion_url: checks.shown_url(&file.onion_url, "onion_url"),
+        seed_file: checks.seed_file(file.seed_file, &file.data_dir),
         data_dir: checks.data_dir(file.data_dir),
+        fleet: file.fleet.map(|fleet| checks.fleet(fleet)),
         listen: checks.listen(&file.listen, &file.admin),
         limits: checks.limits(&file.limits),
         reservation: checks.reservation(&file.reservation),
@@ -70,6 +72,38 @@ impl Checks<'_> {
             self.found.add("data_dir".into(), problem);
         }
         text.into()
+    }
+
+    fn seed_file(&mut self, given: Option<String>, data_dir: &str) -> PathBuf {
+        if given.as_deref() == Some("") {
+            self.found.add("seed_file".into(), "names no file; null for `seed` in `data_dir`");
+        }
+        given.map_or_else(|| Path::new(data_dir).join("seed"), PathBuf::from)
+    }
+
+    fn fleet(&mut self, fleet: schema::Fleet) -> Fleet {
+        let at = KeyPath::from("fleet");
+        Fleet {
+            redis: self.server(fleet.redis, &REDIS_SCHEMES, &at.key("redis")),
+            postgres: self.server(fleet.postgres, &POSTGRES_SCHEMES, &at.key("postgres")),
+            ledger_timeout: fleet.ledger_timeout.map_or(LEDGER_TIMEOUT, |lasting| lasting.0),
+        }
+    }
+
+    /// An address that is a secret: never repeated, also when it is wrong.
+    fn server(&mut self, given: Option<Secret>, schemes: &[&str], at: &KeyPath) -> Secret {
+        let address = self.required(given, at).unwrap_or_else(|| Secret::new(""));
+        let after = |scheme: &&str| address.reveal().strip_prefix(*scheme)?.strip_prefix("://");
+        match schemes.iter().find_map(after) {
+            Some("") => self.found.add(at.clone(), "names no server"),
+            Some(_) => {}
+            None => {
+                let schemes = schemes.iter().map(|scheme| format!("`{scheme}://`"));
+                let schemes = schemes.collect::<Vec<_>>().join(", ");
+                self.found.add(at.clone(), format!("begins with none of {schemes}"));
+            }
+        }
+        address
     }
 
     fn listen(&mut self, listen: &schema::Listen, admin: &schema::Admin) -> Listen {
@@ -385,6 +419,12 @@ const NO_PRICE: Price = Price {
     cached_input: None,
     request: Decimal { billionths: 0 },
 };
+
+const REDIS_SCHEMES: [&str; 5] =
+    ["redis", "rediss", "redis+cluster", "rediss+cluster", "redis+sentinel"];
+const POSTGRES_SCHEMES: [&str; 2] = ["postgresql", "postgres"];
+
+const LEDGER_TIMEOUT: Duration = Duration::from_millis(250);
 
 const THREADS_MAX: u64 = 1024;
 

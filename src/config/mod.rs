@@ -60,6 +60,9 @@ pub struct Config {
     pub http_url: String,
     pub onion_url: String,
     pub data_dir: PathBuf,
+    pub seed_file: PathBuf,
+    /// `None`: one machine, with ledger and wallet in `data_dir`.
+    pub fleet: Option<Fleet>,
     pub log: String,
     pub listen: Listen,
     pub admin_address: SocketAddr,
@@ -111,6 +114,18 @@ impl Default for Config {
         Self::parse("conf/nutgate.yaml", "", &Machine)
             .expect("a test holds that the default file is without mistakes")
     }
+}
+
+/// The servers that many gateways share. Both, always: a gateway that finishes what another
+/// began needs the other's ledger and the other's ecash.
+#[derive(Clone, Debug)]
+pub struct Fleet {
+    /// The ledger's server. Its address may hold a password.
+    pub redis: Secret,
+    /// The wallet's server. Its address may hold a password.
+    pub postgres: Secret,
+    /// The longest a request waits for the ledger.
+    pub ledger_timeout: Duration,
 }
 
 #[derive(Clone, Debug)]

@@ -149,4 +149,4 @@ fn is_secret(path: &KeyPath) -> bool {
 const FILE: &str = "file:";
 
 /// The keys whose values are secrets, wherever they stand.
-const SECRETS: [&str; 1] = ["api_key"];
+const SECRETS: [&str; 3] = ["api_key", "redis", "postgres"];

@@ -23,6 +23,8 @@ pub(super) struct File {
     pub(super) listen: Listen,
     pub(super) admin: Admin,
     pub(super) data_dir: String,
+    pub(super) seed_file: Option<String>,
+    pub(super) fleet: Option<Fleet>,
     pub(super) log: Level,
     pub(super) limits: Limits,
     pub(super) reservation: Reservation,
@@ -34,6 +36,14 @@ pub(super) struct File {
     pub(super) btc_usd: Option<Decimal>,
     pub(super) upstreams: Vec<Option<Upstream>>,
     pub(super) models: Vec<Option<Model>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a mapping")]
+pub(super) struct Fleet {
+    pub(super) redis: Option<Secret>,
+    pub(super) postgres: Option<Secret>,
+    pub(super) ledger_timeout: Option<Lasting>,
 }
 
 #[derive(Debug, Deserialize)]

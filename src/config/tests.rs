@@ -36,7 +36,11 @@ impl Outside for Stage {
 fn parse(text: &str) -> Result<Config, Mistakes> {
     let stage = Stage {
         variables: HashMap::from([("KEY", "sk-secret"), ("EMPTY", ""), ("PORT", "8000")]),
-        files: HashMap::from([("/run/key", "from-a-file\n"), ("/ca.pem", "no certificate")]),
+        files: HashMap::from([
+            ("/run/key", "from-a-file\n"),
+            ("/run/postgres", "postgresql://u:from-a-file@db/nutgate\n"),
+            ("/ca.pem", "no certificate"),
+        ]),
     };
     Config::parse("f.yaml", text, &stage)
 }
@@ -47,12 +51,17 @@ fn with_examples() -> String {
     for line in DEFAULT.lines() {
         match line.strip_prefix("#   ") {
             Some(example) => text.push_str(&format!("{example}\n")),
-            None if ["mints: []", "upstreams: []", "models: []"].contains(&line) => {}
+            None if REPLACED.contains(&line) => {}
             None => text.push_str(&format!("{line}\n")),
         }
     }
-    text.replace("${OPENAI_API_KEY}", "${KEY}")
+    ["OPENAI_API_KEY", "REDIS_PASSWORD", "PG_PASSWORD"]
+        .iter()
+        .fold(text, |text, name| text.replace(&format!("${{{name}}}"), "${KEY}"))
 }
+
+/// The defaults that stand below an example.
+const REPLACED: [&str; 4] = ["fleet: null", "mints: []", "upstreams: []", "models: []"];
 
 fn tree(text: &str) -> Value {
     Document::read(text, &mut Found::default()).map_err(|mistake| mistake.message).unwrap().value
@@ -111,6 +120,7 @@ fn the_examples_show_the_defaults_of_what_may_be_left_out() {
     let full = parse(&with_examples()).unwrap();
     let short = parse(SHORT).unwrap();
     assert_eq!(format!("{:?}", full.mints), format!("{:?}", short.mints));
+    assert_eq!(format!("{:?}", full.fleet), format!("{:?}", short.fleet));
     assert_eq!(format!("{:?}", full.upstreams), format!("{:?}", short.upstreams));
     let full = &full.models[0];
     assert_eq!((full.name.as_str(), full.max_output_tokens), ("GPT-4o mini", 16_384));
@@ -119,6 +129,7 @@ fn the_examples_show_the_defaults_of_what_may_be_left_out() {
 }
 
 const SHORT: &str = "
+fleet: {redis: 'redis://r', postgres: 'postgres:///p'}
 mints: [{url: https://mint.example.com}]
 upstreams: [{name: openai, base_url: https://api.openai.com/v1/, api_key: '${KEY}'}]
 models:
@@ -142,6 +153,7 @@ fn references_are_resolved_and_secrets_are_not_shown() {
         "description: costs $5, or $${KEY}\n\
          http_url: https://host:${PORT}/\n\
          limits: {body_bytes_max: '${PORT}'}\n\
+         fleet: {redis: 'rediss://:${KEY}@r', postgres: 'file:/run/postgres'}\n\
          upstreams:\n\
          - {name: a, base_url: 'http://127.0.0.1:${PORT}/v1', api_key: 'Bearer-${KEY}'}\n\
          - {name: b, base_url: 'http://localhost', api_key: 'file:/run/key'}\n\
@@ -155,6 +167,9 @@ fn references_are_resolved_and_secrets_are_not_shown() {
     assert_eq!(config.upstreams[0].api_key.reveal(), "Bearer-sk-secret");
     assert_eq!(config.upstreams[1].api_key.reveal(), "from-a-file");
     assert!(config.upstreams[2].api_key.is_empty());
+    let fleet = config.fleet.as_ref().unwrap();
+    assert_eq!(fleet.redis.reveal(), "rediss://:sk-secret@r");
+    assert_eq!(fleet.postgres.reveal(), "postgresql://u:from-a-file@db/nutgate");
     let shown = format!("{config:?}");
     assert!(!shown.contains("sk-secret") && !shown.contains("from-a-file"));
 }
@@ -170,6 +185,15 @@ fn prices_are_read_exactly_as_written() {
     assert_eq!(input("0.1").unwrap(), 100_000_000);
     assert_eq!(input("123456789.123456789").unwrap(), 123_456_789_123_456_789);
     assert!(input("0.1500000000000000001").is_err(), "a double would hide the last digit");
+}
+
+#[test]
+fn a_gateway_is_alone_with_its_seed_beside_its_data_unless_told_otherwise() {
+    let config = parse("data_dir: /data\n").unwrap();
+    assert!(config.fleet.is_none());
+    assert_eq!(config.seed_file, Path::new("/data/seed"));
+    let config = parse("seed_file: /run/secrets/seed\n").unwrap();
+    assert_eq!(config.seed_file, Path::new("/run/secrets/seed"));
 }
 
 /// What is reported for `text`, without the name of the file.
@@ -257,6 +281,25 @@ const MISTAKES: &[(&str, &[&str])] = &[
     ),
     ("data_dir: /full/x", &["1: data_dir: /full is read-only"]),
     ("data_dir: ''", &["1: data_dir: is required"]),
+    ("seed_file: ''", &["1: seed_file: names no file; null for `seed` in `data_dir`"]),
+    ("fleet: {}\n", &["1: fleet.redis: is required", "1: fleet.postgres: is required"]),
+    (
+        "fleet:\n  redis: http://r\n  postgres: 'postgresql://'\n  ledger_timeout: 1\n  pg: x\n",
+        &[
+            "2: fleet.redis: begins with none of `redis://`, `rediss://`, `redis+cluster://`, \
+             `rediss+cluster://`, `redis+sentinel://`",
+            "3: fleet.postgres: names no server",
+            "4: fleet.ledger_timeout: `1` is not DURATION",
+            "5: fleet.pg: unknown key",
+        ],
+    ),
+    (
+        "fleet: {redis: 5, postgres: 'file:/nowhere'}\n",
+        &[
+            "1: fleet.postgres: the file `/nowhere` cannot be read: entity not found",
+            "1: fleet.redis: is text; put it in quotes",
+        ],
+    ),
     ("http_url: host", &["1: http_url: is not an address like `https://host/prefix`"]),
     ("btc_usd: 0", &["1: btc_usd: must be more than 0; null for no rate"]),
     ("btc_usd: 1.001", &["1: btc_usd: has more than two decimals"]),
@@ -337,7 +380,12 @@ const MISTAKES: &[(&str, &[&str])] = &[
 
 #[test]
 fn a_secret_in_the_wrong_place_is_not_repeated() {
-    for text in ["upstreams: sk-secret-1\n", "listen: sk-secret-1\n", "mints: [sk-secret-1]\n"] {
+    for text in [
+        "upstreams: sk-secret-1\n",
+        "listen: sk-secret-1\n",
+        "mints: [sk-secret-1]\n",
+        "fleet: {redis: sk-secret, postgres: 'http://sk-secret@h'}\n",
+    ] {
         let report = parse(text).unwrap_err().to_string();
         assert!(!report.contains("sk-secret"), "{report}");
     }
