@@ -11,6 +11,7 @@ pub mod book;
 pub mod embedded;
 mod journal;
 pub mod reaper;
+pub mod redis;
 mod reservation;
 pub mod terms;
 

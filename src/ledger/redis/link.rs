@@ -1,0 +1,322 @@
+//! The connection to Redis: multiplexed, dialled again whenever it breaks, every wait bounded.
+//!
+//! A command is repeated until its time is over, because every verb is idempotent: what a
+//! broken connection leaves unknown, the repetition finds out.
+//!
+//! | what happens | what is done |
+//! |---|---|
+//! | the script is not known to this server (NOSCRIPT) | sent whole |
+//! | loading its data, a cluster between two states (LOADING, TRYAGAIN, CLUSTERDOWN, MASTERDOWN) | asked again a moment later |
+//! | a replica by now (READONLY), or the connection broke | dialled again; a sentinel is asked who is master |
+//! | a slot is elsewhere (MOVED, ASK) | the cluster connection follows |
+//! | no answer in time | [`Unavailable`]; the connection stays: a server that only paused answers on it |
+//! | a host that is gone without a word | the kernel gives the connection up after [`UNHEARD_MAX`] |
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::aio::{ConnectionLike, MultiplexedConnection};
+use redis::cluster::ClusterClientBuilder;
+use redis::cluster_async::ClusterConnection;
+use redis::io::tcp::TcpSettings;
+use redis::sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType};
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ErrorKind, Pipeline, RedisError, RedisFuture, RedisResult,
+    ServerErrorKind, Value,
+};
+use tokio::runtime::Handle;
+use tokio::sync::{Mutex, watch};
+
+use super::address::Address;
+use super::scripts::Script;
+use crate::ledger::Unavailable;
+
+/// A handle; cheap to clone. The dialling ends with the runtime it was opened on.
+#[derive(Clone)]
+pub(super) struct Link(Arc<Line>);
+
+struct Line {
+    dial: Dial,
+    current: watch::Sender<Option<Connected>>,
+    patience: Duration,
+    runtime: Handle,
+}
+
+#[derive(Clone)]
+struct Connected {
+    generation: u64,
+    connection: Connection,
+}
+
+/// One connection to wherever the keys are.
+#[derive(Clone)]
+pub(super) enum Connection {
+    One(MultiplexedConnection),
+    Cluster(ClusterConnection),
+}
+
+enum Dial {
+    One(Client),
+    Cluster(Box<redis::cluster::ClusterClient>),
+    Sentinel(Box<Mutex<SentinelClient>>),
+}
+
+/// One call of a script.
+pub(super) struct Call<'s> {
+    script: &'s Script,
+    keys: Vec<String>,
+    args: Vec<String>,
+}
+
+impl<'s> Call<'s> {
+    pub(super) fn new<const K: usize>(script: &'s Script, keys: [String; K]) -> Self {
+        Self { script, keys: keys.into(), args: Vec::new() }
+    }
+
+    pub(super) fn arg(mut self, arg: impl ToString) -> Self {
+        self.args.push(arg.to_string());
+        self
+    }
+
+    /// By its hash, which every server that has seen it knows.
+    pub(super) fn by_hash(&self) -> Cmd {
+        self.command("EVALSHA", &self.script.hash)
+    }
+
+    pub(super) fn whole(&self) -> Cmd {
+        self.command("EVAL", &self.script.code)
+    }
+
+    fn command(&self, verb: &str, script: &str) -> Cmd {
+        let mut command = redis::cmd(verb);
+        command.arg(script).arg(self.keys.len()).arg(&self.keys).arg(&self.args);
+        command
+    }
+}
+
+/// Something to be done over a connection, and safe to be done again.
+pub(super) trait Errand: Sync {
+    type Answer: Send;
+
+    fn run(&self, connection: Connection)
+    -> impl Future<Output = RedisResult<Self::Answer>> + Send;
+}
+
+impl Errand for Cmd {
+    type Answer = Value;
+
+    async fn run(&self, mut connection: Connection) -> RedisResult<Value> {
+        self.query_async(&mut connection).await
+    }
+}
+
+impl Errand for Call<'_> {
+    type Answer = Value;
+
+    async fn run(&self, mut connection: Connection) -> RedisResult<Value> {
+        match self.by_hash().query_async(&mut connection).await {
+            Err(error) if is_unknown_script(&error) => {
+                self.whole().query_async(&mut connection).await
+            }
+            answer => answer,
+        }
+    }
+}
+
+/// What helps against an error.
+enum Cure {
+    Dial,
+    Wait,
+    Nothing,
+}
+
+impl Link {
+    /// Dials at once, in the background: a server that is not there yet is no reason not to
+    /// start.
+    pub(super) fn open(
+        address: Address,
+        patience: Duration,
+        runtime: Handle,
+    ) -> Result<Self, String> {
+        let dial = Dial::new(address).map_err(|error| error.to_string())?;
+        let line = Arc::new(Line { dial, current: watch::Sender::new(None), patience, runtime });
+        line.clone().dial_after(0);
+        Ok(Self(line))
+    }
+
+    /// Repeats an errand until it is done, cannot be helped, or the configured patience is over.
+    pub(super) async fn run<E: Errand>(&self, errand: &E) -> Result<E::Answer, Unavailable> {
+        let repeated = async {
+            loop {
+                let Connected { generation, connection } = self.connected().await;
+                let error = match errand.run(connection).await {
+                    Ok(answer) => return Ok(answer),
+                    Err(error) => error,
+                };
+                match cure(&error) {
+                    Cure::Dial => self.0.clone().hang_up(generation),
+                    Cure::Wait => tokio::time::sleep(AGAIN_AFTER).await,
+                    Cure::Nothing => return Err(Unavailable(error.to_string())),
+                }
+            }
+        };
+        tokio::time::timeout(self.0.patience, repeated)
+            .await
+            .unwrap_or_else(|_| Err(Unavailable("no answer in time".to_owned())))
+    }
+
+    async fn connected(&self) -> Connected {
+        let mut current = self.0.current.subscribe();
+        loop {
+            if let Some(connected) = current.borrow_and_update().clone() {
+                return connected;
+            }
+            // The sender lives as long as this link.
+            if current.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}
+
+impl Line {
+    /// Gives up a broken connection, once, and dials again.
+    fn hang_up(self: Arc<Self>, generation: u64) {
+        let broke = self.current.send_if_modified(|current| {
+            let same = current.as_ref().is_some_and(|now| now.generation == generation);
+            if same {
+                *current = None;
+            }
+            same
+        });
+        if broke {
+            self.dial_after(generation);
+        }
+    }
+
+    fn dial_after(self: Arc<Self>, generation: u64) {
+        let runtime = self.runtime.clone();
+        runtime.spawn(async move {
+            let mut pause = PAUSE_MIN;
+            loop {
+                match tokio::time::timeout(DIAL_MAX, self.dial.connect()).await {
+                    Ok(Ok(connection)) => {
+                        let generation = generation.saturating_add(1);
+                        self.current.send_replace(Some(Connected { generation, connection }));
+                        return;
+                    }
+                    Ok(Err(error)) => log::warn!("redis: {error}"),
+                    Err(_) => log::warn!("redis: does not answer"),
+                }
+                tokio::time::sleep(pause).await;
+                pause = pause.saturating_mul(2).min(PAUSE_MAX);
+            }
+        });
+    }
+}
+
+impl Dial {
+    fn new(address: Address) -> RedisResult<Self> {
+        let tcp = TcpSettings::default().set_nodelay(true).set_user_timeout(UNHEARD_MAX);
+        Ok(match address {
+            Address::One(info) => Self::One(Client::open(info.set_tcp_settings(tcp))?),
+            Address::Cluster(nodes) => {
+                let client = ClusterClientBuilder::new(nodes)
+                    .tcp_settings(tcp)
+                    .connection_timeout(DIAL_MAX)
+                    .response_timeout(RESPONSE_MAX)
+                    .retries(CLUSTER_RETRIES)
+                    .min_retry_wait(1)
+                    .max_retry_wait(CLUSTER_RETRY_WAIT_MS)
+                    .build()?;
+                Self::Cluster(Box::new(client))
+            }
+            Address::Sentinel { sentinels, name, server } => {
+                let node = SentinelNodeConnectionInfo::default()
+                    .set_redis_connection_info(server.redis_settings().clone())
+                    .set_tcp_settings(tcp);
+                let master = SentinelServerType::Master;
+                let client = SentinelClient::build(sentinels, name, Some(node), master)?;
+                Self::Sentinel(Box::new(Mutex::new(client)))
+            }
+        })
+    }
+
+    async fn connect(&self) -> RedisResult<Connection> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(DIAL_MAX))
+            .set_response_timeout(Some(RESPONSE_MAX));
+        Ok(match self {
+            Self::One(client) => {
+                Connection::One(client.get_multiplexed_async_connection_with_config(&config).await?)
+            }
+            Self::Cluster(client) => Connection::Cluster(client.get_async_connection().await?),
+            Self::Sentinel(client) => Connection::One(
+                client.lock().await.get_async_connection_with_config(&config).await?,
+            ),
+        })
+    }
+}
+
+impl ConnectionLike for Connection {
+    fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
+        match self {
+            Self::One(connection) => connection.req_packed_command(command),
+            Self::Cluster(connection) => connection.req_packed_command(command),
+        }
+    }
+
+    fn req_packed_commands<'a>(
+        &'a mut self,
+        pipeline: &'a Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisFuture<'a, Vec<Value>> {
+        match self {
+            Self::One(connection) => connection.req_packed_commands(pipeline, offset, count),
+            Self::Cluster(connection) => connection.req_packed_commands(pipeline, offset, count),
+        }
+    }
+
+    fn get_db(&self) -> i64 {
+        match self {
+            Self::One(connection) => connection.get_db(),
+            Self::Cluster(connection) => connection.get_db(),
+        }
+    }
+}
+
+pub(super) fn is_unknown_script(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
+}
+
+fn cure(error: &RedisError) -> Cure {
+    use ServerErrorKind::{BusyLoading, ClusterDown, MasterDown, ReadOnly, TryAgain};
+    match error.kind() {
+        ErrorKind::Server(BusyLoading | ClusterDown | MasterDown | TryAgain) => Cure::Wait,
+        ErrorKind::Server(ReadOnly) | ErrorKind::Io | ErrorKind::ClusterConnectionNotFound => {
+            Cure::Dial
+        }
+        _ => Cure::Nothing,
+    }
+}
+
+/// A server that does not take a connection in this time is tried again.
+const DIAL_MAX: Duration = Duration::from_secs(1);
+
+/// Longer than any patience: a command that nobody waits for any more is dropped from the
+/// books of the connection.
+const RESPONSE_MAX: Duration = Duration::from_secs(30);
+
+/// How long bytes may stay unacknowledged before a connection counts as broken.
+const UNHEARD_MAX: Duration = Duration::from_secs(2);
+
+/// Between two attempts to connect: short, so that service is back at once.
+const PAUSE_MIN: Duration = Duration::from_millis(10);
+const PAUSE_MAX: Duration = Duration::from_millis(200);
+
+/// Before a server that is not ready is asked again.
+const AGAIN_AFTER: Duration = Duration::from_millis(10);
+
+const CLUSTER_RETRIES: u32 = 8;
+const CLUSTER_RETRY_WAIT_MS: u64 = 100;

@@ -1,0 +1,454 @@
+//! The ledger of a fleet: every verb one atomic script on Redis.
+//!
+//! **Keys.** Everything about an account carries the hash tag of its *shard*, the first two
+//! digits of its id, so that a verb touches one slot and the ledger runs on one server, under
+//! sentinels or in a cluster unchanged. A shard of many accounts, and not a tag for each,
+//! because then one index of deadlines and one of unfinished withdrawals serve 1/256 of all
+//! accounts: renewals go in one call per shard, any gateway's reaper finds what is overdue, and
+//! a child, whose key is chosen to fall in its parent's shard, moves together with its parent.
+//!
+//! | key | holds |
+//! |---|---|
+//! | `ng:{ab}:a:<account>` | the account's amounts, terms and usage; its deposits, each a field named by its id |
+//! | `ng:{ab}:r:<reservation>` | an open reservation; ended, its receipt, for [`RECEIPTS_KEPT`] |
+//! | `ng:{ab}:due` | open reservations by their deadline |
+//! | `ng:{ab}:w:<account>` | the account's withdrawals |
+//! | `ng:{ab}:begun` | withdrawals that are neither committed nor reverted, by when they began |
+//!
+//! **Time** is the server's `TIME`. **An admission whose answer is lost** is handed back by
+//! the next tick of the reaper, because its reservation is armed before Redis is asked; one that
+//! a server executes even later is held until its deadline, and costs nothing.
+
+mod address;
+mod durable;
+mod link;
+mod replies;
+mod scripts;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use redis::Value;
+use tokio::runtime::{Handle, Runtime};
+
+use self::address::Address;
+use self::durable::Durable;
+use self::link::{Call, Link};
+use self::replies::Parts;
+use super::{
+    Account, Admission, Admitted, Amount, Denied, Deposit, Ended, Ledger, Live, Opening, Receipt,
+    Record, Renewal, Reservation, Unavailable, Unsettled, Withdrawal, WithdrawalAsk,
+    WithdrawalDenied,
+};
+use crate::clock::Clock;
+use crate::ids::{AccountId, ReservationId, WithdrawalId};
+use crate::money::Msat;
+
+pub use self::scripts::Scripts;
+
+/// The Redis backend; cheap to clone. Its runtime ends with the last handle.
+#[derive(Clone)]
+pub struct Redis(Arc<Inner>);
+
+struct Inner {
+    link: Link,
+    durable: Durable,
+    scripts: Scripts,
+    clock: Clock,
+    live: Live,
+    runtime: Option<Runtime>,
+}
+
+impl Redis {
+    /// Connects in the background: a ledger that is not there answers [`Unavailable`].
+    /// `patience` bounds every verb; the durable ones may take [`durable`]'s wait besides.
+    ///
+    /// # Errors
+    /// The address cannot be read.
+    pub fn open(address: &str, patience: Duration) -> Result<Self, String> {
+        Self::with(address, patience, Clock::System, Scripts::default())
+    }
+
+    /// The same under another clock and with other scripts, for simulations.
+    pub fn with(
+        address: &str,
+        patience: Duration,
+        clock: Clock,
+        scripts: Scripts,
+    ) -> Result<Self, String> {
+        let address = Address::parse(address)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("ledger")
+            .enable_all()
+            .build()
+            .map_err(|error| error.to_string())?;
+        let handle = runtime.handle().clone();
+        let link = Link::open(address.clone(), patience, handle.clone())?;
+        let disk_patience = patience.saturating_add(durable::DISK_MAX);
+        let durable = Link::open(address, disk_patience, handle.clone())?;
+        let durable = Durable::open(durable, &handle);
+        let (live, runtime) = (Live::default(), Some(runtime));
+        Ok(Self(Arc::new(Inner { link, durable, scripts, clock, live, runtime })))
+    }
+
+    /// The runtime that carries the connections; the reaper runs there too.
+    pub fn handle(&self) -> &Handle {
+        let runtime = self.0.runtime.as_ref();
+        runtime.expect("it is taken out only when the last handle is dropped").handle()
+    }
+
+    /// What scripts are told about the time: nothing, but in a simulation.
+    fn now(&self) -> String {
+        match &self.0.clock {
+            Clock::System => String::new(),
+            manual @ Clock::Manual(_) => manual.now().0.to_string(),
+        }
+    }
+
+    async fn end(
+        &self,
+        reservation: Reservation,
+        how: Ended,
+        cost: Msat,
+        record: Record,
+    ) -> Result<Receipt, Unsettled> {
+        let (shard, id) = (Shard::of(&reservation.account), &reservation.id);
+        let call = Call::new(&self.0.scripts.end, [shard.reservation(id), shard.due()])
+            .arg(shard.accounts())
+            .arg(self.now())
+            .arg(id)
+            .arg(how.name())
+            .arg(cost.get())
+            .arg(RECEIPTS_KEPT.as_millis())
+            .arg(record.request_id)
+            .arg(record.model)
+            .arg(record.usage_source)
+            .arg(record.input_tokens)
+            .arg(record.cached_input_tokens)
+            .arg(record.output_tokens);
+        let receipt = match self.0.link.run(&call).await.and_then(Parts::of) {
+            Ok(parts) if parts.is_empty() => Ok(None),
+            Ok(mut parts) => parts.receipt().map(Some),
+            Err(why) => Err(why),
+        };
+        match receipt {
+            Ok(receipt) => {
+                reservation.ended();
+                receipt.ok_or(Unsettled::Forgotten)
+            }
+            Err(why) => Err(Unsettled::NoAnswer { reservation, why }),
+        }
+    }
+
+    async fn undraw(
+        &self,
+        account: &AccountId,
+        id: &WithdrawalId,
+        state: &str,
+    ) -> Result<(), Unavailable> {
+        let shard = Shard::of(account);
+        let keys = [shard.account(account), shard.withdrawals(account), shard.begun()];
+        let call = Call::new(&self.0.scripts.undraw, keys).arg(id).arg(account).arg(state);
+        self.0.durable.call(shard.tag, &call).await.map(drop)
+    }
+}
+
+impl Ledger for Redis {
+    fn live(&self) -> &Live {
+        &self.0.live
+    }
+
+    async fn open(&self, opening: Opening) -> Result<Option<Account>, Unavailable> {
+        let shard = Shard::of(&opening.account);
+        let parent = opening.parent.as_ref().map_or("", AccountId::as_str);
+        if opening.parent.as_ref().is_some_and(|parent| Shard::of(parent).tag != shard.tag) {
+            return Err(Unavailable("a child belongs in its parent's shard".to_owned()));
+        }
+        let terms = &opening.terms;
+        let fields = [
+            ("ex", terms.expires.map(|at| at.0.to_string())),
+            ("ca", terms.cap.map(|cap| cap.amount.get().to_string())),
+            ("cr", terms.cap.map(|cap| cap.reset.name().to_owned())),
+            ("lr", terms.requests_per_minute.map(|limit| limit.to_string())),
+            ("lt", terms.tokens_per_hour.map(|limit| limit.to_string())),
+            ("lc", terms.concurrent.map(|limit| limit.to_string())),
+        ];
+        let call = Call::new(&self.0.scripts.open, [shard.account(&opening.account)])
+            .arg(shard.accounts())
+            .arg(parent);
+        let call = fields
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value?)))
+            .fold(call, |call, (name, value)| call.arg(name).arg(value));
+        Parts::of(self.0.durable.call(shard.tag, &call).await?)?.account()
+    }
+
+    async fn deposit(&self, deposit: Deposit) -> Result<Account, Unavailable> {
+        let shard = Shard::of(&deposit.account);
+        let call = Call::new(&self.0.scripts.deposit, [shard.account(&deposit.account)])
+            .arg(shard.accounts())
+            .arg(&deposit.id)
+            .arg(deposit.amount.get());
+        let account = Parts::of(self.0.durable.call(shard.tag, &call).await?)?.account()?;
+        account.ok_or_else(replies::unreadable)
+    }
+
+    async fn admit(&self, ask: Admission) -> Result<Result<Admitted, Denied>, Unavailable> {
+        let shard = Shard::of(&ask.account);
+        let (id, account) = (ask.reservation.clone(), ask.account.clone());
+        let reservation = Reservation::open(id, account, ask.ceiling, &self.0.live);
+        let keys = [shard.account(&ask.account), shard.reservation(&ask.reservation), shard.due()];
+        let call = Call::new(&self.0.scripts.admit, keys)
+            .arg(shard.accounts())
+            .arg(self.now())
+            .arg(&ask.reservation)
+            .arg(&ask.account)
+            .arg(ask.ceiling.get())
+            .arg(ask.tokens)
+            .arg(ask.lifetime.as_millis())
+            .arg(ask.limits.requests_per_minute)
+            .arg(ask.limits.tokens_per_hour)
+            .arg(ask.limits.concurrent);
+        let answer = Parts::of(self.0.link.run(&call).await?)?.admission()?;
+        Ok(match answer {
+            Ok(available) => Ok(Admitted { reservation, available }),
+            Err(denied) => {
+                reservation.ended();
+                Err(denied)
+            }
+        })
+    }
+
+    async fn extend(
+        &self,
+        reservation: &mut Reservation,
+        amount: Msat,
+    ) -> Result<Result<Msat, Denied>, Unavailable> {
+        let shard = Shard::of(&reservation.account);
+        let call = Call::new(&self.0.scripts.extend, [shard.reservation(&reservation.id)])
+            .arg(shard.accounts())
+            .arg(self.now())
+            .arg(amount.get());
+        let extended = Parts::of(self.0.link.run(&call).await?)?.admission()?;
+        if extended.is_ok() {
+            reservation.amount = reservation.amount.max(amount);
+        }
+        Ok(extended)
+    }
+
+    async fn renew(&self, renewals: Vec<Renewal>) -> Result<(), Unavailable> {
+        let mut shards: BTreeMap<String, Vec<Renewal>> = BTreeMap::new();
+        for renewal in renewals {
+            shards.entry(Shard::of(&renewal.account).tag).or_default().push(renewal);
+        }
+        let calls = shards.into_iter().map(async |(tag, renewals)| {
+            let shard = Shard { tag };
+            let call = Call::new(&self.0.scripts.renew, [shard.due()])
+                .arg(shard.reservations())
+                .arg(self.now());
+            let call = renewals.iter().fold(call, |call, renewal| {
+                call.arg(&renewal.reservation)
+                    .arg(renewal.lifetime.as_millis())
+                    .arg(renewal.accrued.get())
+            });
+            self.0.link.run(&call).await.map(drop)
+        });
+        join_all(calls).await.into_iter().collect()
+    }
+
+    async fn settle(
+        &self,
+        reservation: Reservation,
+        cost: Msat,
+        record: Record,
+    ) -> Result<Receipt, Unsettled> {
+        self.end(reservation, Ended::Settled, cost, record).await
+    }
+
+    async fn release(&self, reservation: Reservation) -> Result<Receipt, Unsettled> {
+        self.end(reservation, Ended::Released, Msat::ZERO, Record::default()).await
+    }
+
+    async fn expire(&self) -> Result<Vec<Receipt>, Unavailable> {
+        let calls = Shard::all().map(async |shard| {
+            let call = Call::new(&self.0.scripts.expire, [shard.due()])
+                .arg(shard.accounts())
+                .arg(self.now())
+                .arg(shard.reservations())
+                .arg(RECEIPTS_KEPT.as_millis())
+                .arg(EXPIRED_AT_ONCE_MAX);
+            let mut parts = Parts::of(self.0.link.run(&call).await?)?;
+            let mut ended = Vec::new();
+            while !parts.is_empty() {
+                ended.push((parts.number()?, parts.receipt()?));
+            }
+            Ok(ended)
+        });
+        let ended: Result<Vec<Vec<_>>, Unavailable> = join_all(calls).await.into_iter().collect();
+        let mut ended: Vec<(u64, Receipt)> = ended?.concat();
+        ended.sort_by_key(|(deadline, _)| *deadline);
+        Ok(ended.into_iter().map(|(_, receipt)| receipt).collect())
+    }
+
+    async fn withdraw_begin(
+        &self,
+        ask: WithdrawalAsk,
+    ) -> Result<Result<Withdrawal, WithdrawalDenied>, Unavailable> {
+        let shard = Shard::of(&ask.account);
+        let keys = [shard.account(&ask.account), shard.withdrawals(&ask.account), shard.begun()];
+        let (mode, amount) = match ask.amount {
+            Amount::Exactly(amount) => ("exactly", amount),
+            Amount::Everything { unit } => ("everything", unit),
+        };
+        let call = Call::new(&self.0.scripts.withdraw, keys)
+            .arg(self.now())
+            .arg(&ask.id)
+            .arg(&ask.account)
+            .arg(mode)
+            .arg(amount.get())
+            .arg(&ask.unit)
+            .arg(&ask.mint);
+        let answer = self.0.durable.call(shard.tag, &call).await?;
+        Parts::of(answer)?.withdrawal(ask.account, ask.id)
+    }
+
+    async fn withdraw_commit(
+        &self,
+        account: AccountId,
+        id: WithdrawalId,
+    ) -> Result<(), Unavailable> {
+        self.undraw(&account, &id, "committed").await
+    }
+
+    async fn withdraw_revert(
+        &self,
+        account: AccountId,
+        id: WithdrawalId,
+    ) -> Result<(), Unavailable> {
+        self.undraw(&account, &id, "reverted").await
+    }
+
+    async fn withdrawal(
+        &self,
+        account: AccountId,
+        id: WithdrawalId,
+    ) -> Result<Option<Withdrawal>, Unavailable> {
+        let key = Shard::of(&account).withdrawals(&account);
+        let mut look = redis::cmd("HGET");
+        look.arg(key).arg(id.as_str());
+        match self.0.link.run(&look).await? {
+            Value::Nil => Ok(None),
+            row => replies::withdrawal(&replies::text(row)?, account, id).map(Some),
+        }
+    }
+
+    async fn withdrawals_open(&self) -> Result<Vec<Withdrawal>, Unavailable> {
+        let looks = Shard::all().map(async |shard| {
+            let mut look = redis::cmd("ZRANGE");
+            look.arg(shard.begun()).arg(0).arg(-1).arg("WITHSCORES");
+            let mut parts = Parts::of(self.0.link.run(&look).await?)?;
+            let mut begun = Vec::new();
+            while !parts.is_empty() {
+                begun.push((parts.text()?, parts.number()?));
+            }
+            Ok(begun)
+        });
+        let begun: Result<Vec<Vec<_>>, Unavailable> = join_all(looks).await.into_iter().collect();
+        let mut begun: Vec<(String, u64)> = begun?.concat();
+        begun.sort_by_key(|(_, since)| *since);
+        let found = begun.iter().filter_map(|(member, _)| {
+            let (account, id) = member.split_once(' ')?;
+            Some(self.withdrawal(AccountId::stored(account), WithdrawalId::stored(id)))
+        });
+        let found: Result<Vec<_>, _> = join_all(found).await.into_iter().collect();
+        Ok(found?.into_iter().flatten().collect())
+    }
+
+    async fn account(&self, account: AccountId) -> Result<Option<Account>, Unavailable> {
+        let key = Shard::of(&account).account(&account);
+        let mut look = redis::cmd("HMGET");
+        look.arg(key).arg(&ACCOUNT_FIELDS);
+        Parts::of(self.0.link.run(&look).await?)?.account()
+    }
+}
+
+impl fmt::Debug for Redis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Redis")
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // The last handle may be dropped on any runtime's thread, where waiting is not allowed.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// The keys that one slot holds together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Shard {
+    tag: String,
+}
+
+impl Shard {
+    fn of(account: &AccountId) -> Self {
+        Self { tag: account.as_str().chars().take(SHARD_DIGITS).collect() }
+    }
+
+    fn all() -> impl Iterator<Item = Self> {
+        (0..=u8::MAX).map(|shard| Self { tag: format!("{shard:02x}") })
+    }
+
+    fn key(&self, rest: &str) -> String {
+        format!("ng:{{{}}}:{rest}", self.tag)
+    }
+
+    fn accounts(&self) -> String {
+        self.key("a:")
+    }
+
+    fn account(&self, id: &AccountId) -> String {
+        self.key(&format!("a:{id}"))
+    }
+
+    fn reservations(&self) -> String {
+        self.key("r:")
+    }
+
+    fn reservation(&self, id: &ReservationId) -> String {
+        self.key(&format!("r:{id}"))
+    }
+
+    fn due(&self) -> String {
+        self.key("due")
+    }
+
+    fn withdrawals(&self, id: &AccountId) -> String {
+        self.key(&format!("w:{id}"))
+    }
+
+    fn begun(&self) -> String {
+        self.key("begun")
+    }
+}
+
+const SHARD_DIGITS: usize = 2;
+
+/// How long a repeated end finds the receipt of the first.
+pub const RECEIPTS_KEPT: Duration = Duration::from_secs(24 * 3_600);
+
+/// Reservations of one shard ended by one call, so that it never holds the server for long.
+const EXPIRED_AT_ONCE_MAX: usize = 100;
+
+/// The fields that `account` in `common.lua` reads, in its order.
+const ACCOUNT_FIELDS: [&str; 26] = [
+    "de", "av", "re", "sp", "rf", "sh", "rq", "wd", "op", "pa", "ex", "ca", "cr", "lr", "lt", "lc",
+    "ko", "kh", "kt", "ks", "kb", "kp", "rs", "rc", "ts", "tc",
+];

@@ -1,0 +1,194 @@
+//! What the scripts answer, made into the ledger's types.
+
+use std::time::Duration;
+
+use redis::Value;
+
+use crate::clock::UnixMs;
+use crate::ids::{AccountId, WithdrawalId};
+use crate::ledger::terms::{Cap, Reset, Terms, Usage, Window};
+use crate::ledger::{
+    Account, Denied, Ended, Limit, Limited, Receipt, Unavailable, Withdrawal, WithdrawalDenied,
+    WithdrawalState,
+};
+use crate::money::Msat;
+
+/// The parts of an answer, read one after the other.
+pub(super) struct Parts(std::vec::IntoIter<Value>);
+
+pub(super) type Read<T> = Result<T, Unavailable>;
+
+impl Parts {
+    pub(super) fn of(value: Value) -> Read<Self> {
+        match value {
+            Value::Array(parts) => Ok(Self(parts.into_iter())),
+            _ => Err(unreadable()),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.len() == 0
+    }
+
+    fn next(&mut self) -> Read<Value> {
+        self.0.next().ok_or_else(unreadable)
+    }
+
+    pub(super) fn text(&mut self) -> Read<String> {
+        text(self.next()?)
+    }
+
+    /// A number, an absent one being 0.
+    pub(super) fn number(&mut self) -> Read<u64> {
+        Ok(self.maybe_number()?.unwrap_or(0))
+    }
+
+    fn maybe_number(&mut self) -> Read<Option<u64>> {
+        match self.next()? {
+            Value::Nil => Ok(None),
+            Value::Int(number) => u64::try_from(number).map(Some).map_err(|_| unreadable()),
+            other => text(other)?.parse().map(Some).map_err(|_| unreadable()),
+        }
+    }
+
+    pub(super) fn msat(&mut self) -> Read<Msat> {
+        Msat::new(self.number()?).ok_or_else(unreadable)
+    }
+
+    fn maybe_text(&mut self) -> Read<Option<String>> {
+        match self.next()? {
+            Value::Nil => Ok(None),
+            other => text(other).map(Some),
+        }
+    }
+
+    fn time(&mut self) -> Read<UnixMs> {
+        self.number().map(UnixMs)
+    }
+
+    /// The fields of `account` in `common.lua`, in its order. `None`: no such account.
+    pub(super) fn account(mut self) -> Read<Option<Account>> {
+        if matches!(self.0.as_slice(), [] | [Value::Nil, ..]) {
+            return Ok(None);
+        }
+        let mut account = Account {
+            deposited: self.msat()?,
+            available: self.msat()?,
+            reserved: self.msat()?,
+            spent: self.msat()?,
+            refunded: self.msat()?,
+            shortfall: self.msat()?,
+            requests: self.number()?,
+            withdrawals: self.number()?,
+            open_reservations: self.number()?,
+            parent: self.maybe_text()?.map(AccountId::stored),
+            ..Account::default()
+        };
+        account.terms = self.terms()?;
+        account.usage = self.usage()?;
+        Ok(Some(account))
+    }
+
+    fn terms(&mut self) -> Read<Terms> {
+        let expires = self.maybe_number()?.map(UnixMs);
+        let (amount, reset) = (self.msat()?, self.maybe_text()?);
+        let reset = reset.as_deref().and_then(Reset::named);
+        Ok(Terms {
+            expires,
+            cap: reset.map(|reset| Cap { amount, reset }),
+            requests_per_minute: self.maybe_number()?,
+            tokens_per_hour: self.maybe_number()?,
+            concurrent: self.maybe_number()?,
+        })
+    }
+
+    fn usage(&mut self) -> Read<Usage> {
+        Ok(Usage {
+            open: self.number()?,
+            held: self.msat()?,
+            tokens_held: self.number()?,
+            spent: self.msat()?,
+            spent_before: self.msat()?,
+            period: self.number()?,
+            requests: Window { start: self.time()?, count: self.number()? },
+            tokens: Window { start: self.time()?, count: self.number()? },
+        })
+    }
+
+    /// What is available beside the reservation, or why there is none.
+    pub(super) fn admission(mut self) -> Read<Result<Msat, Denied>> {
+        let limited = |which, parts: &mut Self| {
+            let (limit, after) = (parts.number()?, parts.number()?);
+            let retry_after = Duration::from_millis(after);
+            Ok(Denied::Limited(Limited { which, limit, retry_after }))
+        };
+        Ok(Err(match self.text()?.as_str() {
+            "ok" => return Ok(Ok(self.msat()?)),
+            "none" => Denied::NoAccount,
+            "expired" => Denied::Expired,
+            "concurrent" => limited(Limit::Concurrent, &mut self)?,
+            "requests" => limited(Limit::Requests, &mut self)?,
+            "tokens" => limited(Limit::Tokens, &mut self)?,
+            "capped" => Denied::Capped { left: self.msat()? },
+            "insufficient" => {
+                Denied::Insufficient { available: self.msat()?, account_idle: self.number()? == 1 }
+            }
+            "ended" => Denied::AlreadyEnded,
+            _ => return Err(unreadable()),
+        }))
+    }
+
+    pub(super) fn receipt(&mut self) -> Read<Receipt> {
+        Ok(Receipt {
+            how: Ended::named(&self.text()?).ok_or_else(unreadable)?,
+            spent: self.msat()?,
+            returned: self.msat()?,
+            shortfall: self.msat()?,
+            available: self.msat()?,
+        })
+    }
+
+    pub(super) fn withdrawal(
+        mut self,
+        account: AccountId,
+        id: WithdrawalId,
+    ) -> Read<Result<Withdrawal, WithdrawalDenied>> {
+        Ok(Err(match self.text()?.as_str() {
+            "ok" => return withdrawal(&self.text()?, account, id).map(Ok),
+            "none" => WithdrawalDenied::NoAccount,
+            "child" => WithdrawalDenied::Child,
+            "busy" => WithdrawalDenied::RequestsInProgress { open: self.number()? },
+            "small" => WithdrawalDenied::TooSmall { available: self.msat()? },
+            "insufficient" => WithdrawalDenied::Insufficient { available: self.msat()? },
+            _ => return Err(unreadable()),
+        }))
+    }
+}
+
+/// A withdrawal's row: state, amount, unit and mint.
+pub(super) fn withdrawal(row: &str, account: AccountId, id: WithdrawalId) -> Read<Withdrawal> {
+    let mut parts = row.splitn(4, ' ');
+    let mut part = || parts.next().ok_or_else(unreadable);
+    let state = match part()? {
+        "begun" => WithdrawalState::Begun,
+        "committed" => WithdrawalState::Committed,
+        "reverted" => WithdrawalState::Reverted,
+        _ => return Err(unreadable()),
+    };
+    let amount = part()?.parse().ok().and_then(Msat::new).ok_or_else(unreadable)?;
+    let (unit, mint) = (part()?.to_owned(), part()?.to_owned());
+    Ok(Withdrawal { id, account, amount, mint, unit, state })
+}
+
+pub(super) fn text(value: Value) -> Read<String> {
+    match value {
+        Value::BulkString(bytes) => String::from_utf8(bytes).map_err(|_| unreadable()),
+        Value::SimpleString(text) => Ok(text),
+        Value::Int(number) => Ok(number.to_string()),
+        _ => Err(unreadable()),
+    }
+}
+
+pub(super) fn unreadable() -> Unavailable {
+    Unavailable("the ledger's answer cannot be read".to_owned())
+}
