@@ -452,3 +452,6 @@ const ACCOUNT_FIELDS: [&str; 26] = [
     "de", "av", "re", "sp", "rf", "sh", "rq", "wd", "op", "pa", "ex", "ca", "cr", "lr", "lt", "lc",
     "ko", "kh", "kt", "ks", "kb", "kp", "rs", "rc", "ts", "tc",
 ];
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,289 @@
+//! The backend against real servers, and what it does when they fail. That it agrees with the
+//! book step by step is `tests/sim.rs`.
+
+use std::time::Duration;
+
+use nutgate_sandbox::{Redis as Server, RedisCluster, RedisOptions, RedisSentinel};
+
+use super::*;
+use crate::clock::{Stopwatch, UnixMs};
+use crate::ids::DepositId;
+use crate::ledger::terms::{Limits, Terms};
+use crate::ledger::{WithdrawalState, reaper};
+
+const PATIENCE: Duration = Duration::from_millis(250);
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn msat(amount: u64) -> Msat {
+    Msat::new(amount).unwrap()
+}
+
+/// An account in the shard of this number.
+fn account(shard: u8) -> AccountId {
+    AccountId::stored(format!("{shard:02x}-account"))
+}
+
+async fn started() -> (Server, Redis) {
+    let server = Server::start(RedisOptions::default()).await.unwrap();
+    let ledger = Redis::open(&server.url(), PATIENCE).unwrap();
+    (server, ledger)
+}
+
+async fn fund(ledger: &Redis, account: &AccountId, amount: u64) {
+    let id = DepositId::stored(format!("deposit of {account}"));
+    let deposit = Deposit { id, account: account.clone(), amount: msat(amount) };
+    ledger.deposit(deposit).await.unwrap();
+}
+
+fn asking(account: &AccountId, ceiling: u64) -> Admission {
+    Admission {
+        reservation: ReservationId::fresh(),
+        account: account.clone(),
+        ceiling: msat(ceiling),
+        tokens: 1,
+        lifetime: MINUTE,
+        limits: Limits::NONE,
+    }
+}
+
+async fn admit(ledger: &Redis, account: &AccountId, ceiling: u64) -> Reservation {
+    ledger.admit(asking(account, ceiling)).await.unwrap().unwrap().reservation
+}
+
+/// available, reserved, spent, refunded
+async fn parts(ledger: &Redis, account: &AccountId) -> [u64; 4] {
+    let found = ledger.account(account.clone()).await.unwrap().unwrap();
+    assert!(found.is_balanced(), "{found:?}");
+    [found.available, found.reserved, found.spent, found.refunded].map(Msat::get)
+}
+
+/// Asks until the ledger answers, and says how long that took.
+async fn until_it_answers(ledger: &Redis) -> Duration {
+    let since = Stopwatch::start();
+    while ledger.account(account(0)).await.is_err() {
+        assert!(since.elapsed() < MINUTE, "it never answered");
+    }
+    since.elapsed()
+}
+
+/// One request from admission to settle, on every sixteenth shard.
+async fn sell_everywhere(ledger: &Redis, ceiling: u64) {
+    for shard in (0..=u8::MAX).step_by(16) {
+        let reservation = admit(ledger, &account(shard), ceiling).await;
+        ledger.settle(reservation, msat(1), Record::default()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_reservation_is_made_raised_renewed_and_settled_once() {
+    let (_server, ledger) = started().await;
+    let alice = account(0xa1);
+    fund(&ledger, &alice, 1_000).await;
+    fund(&ledger, &alice, 1_000).await;
+    let mut reservation = admit(&ledger, &alice, 300).await;
+    assert_eq!(ledger.extend(&mut reservation, msat(400)).await.unwrap(), Ok(msat(600)));
+    reservation.note_accrued(msat(50));
+    assert!(reaper::tick(&ledger, MINUTE, true).await);
+    assert_eq!(parts(&ledger, &alice).await, [600, 400, 0, 0]);
+    let (id, live) = (reservation.id.clone(), ledger.live().clone());
+    let receipt = ledger.settle(reservation, msat(120), Record::default()).await.unwrap();
+    assert_eq!((receipt.spent, receipt.returned), (msat(120), msat(280)));
+    let again = Reservation::open(id, alice.clone(), msat(400), &live);
+    let repeated = ledger.settle(again, msat(999), Record::default()).await.unwrap();
+    assert_eq!(repeated, receipt);
+    assert_eq!(parts(&ledger, &alice).await, [880, 0, 120, 0]);
+}
+
+#[tokio::test]
+async fn an_abandoned_reservation_is_charged_what_accrued_and_a_forgotten_one_says_so() {
+    let (_server, ledger) = started().await;
+    let alice = account(1);
+    fund(&ledger, &alice, 1_000).await;
+    let dropped = admit(&ledger, &alice, 300).await;
+    dropped.note_accrued(msat(77));
+    drop(dropped);
+    assert!(reaper::tick(&ledger, MINUTE, true).await);
+    assert_eq!(parts(&ledger, &alice).await, [923, 0, 77, 0]);
+    assert_eq!(ledger.live().open_count(), 0);
+    let unknown = Reservation::open(ReservationId::fresh(), alice, msat(1), ledger.live());
+    let ended = ledger.settle(unknown, msat(1), Record::default()).await;
+    assert!(matches!(ended, Err(Unsettled::Forgotten)));
+}
+
+#[tokio::test]
+async fn any_gateway_expires_what_a_dead_one_left_and_only_at_its_deadline() {
+    let server = Server::start(RedisOptions::default()).await.unwrap();
+    let clock = Clock::manual(UnixMs(1_000_000));
+    let open = || Redis::with(&server.url(), PATIENCE, clock.clone(), Scripts::default()).unwrap();
+    let (dead, alive) = (open(), open());
+    let alice = account(2);
+    fund(&dead, &alice, 1_000).await;
+    std::mem::forget(admit(&dead, &alice, 300).await);
+    drop(dead);
+    clock.set(UnixMs(1_059_999));
+    assert_eq!(alive.expire().await.unwrap(), []);
+    clock.set(UnixMs(1_060_000));
+    let receipts = alive.expire().await.unwrap();
+    assert_eq!(receipts.iter().map(|receipt| receipt.how).collect::<Vec<_>>(), [Ended::Expired]);
+    assert_eq!(parts(&alive, &alice).await, [1_000, 0, 0, 0]);
+}
+
+#[tokio::test]
+async fn a_withdrawal_begins_once_and_is_found_until_it_ends() {
+    let (_server, ledger) = started().await;
+    let alice = account(3);
+    fund(&ledger, &alice, 5_700).await;
+    let ask = WithdrawalAsk {
+        id: WithdrawalId::nth(&alice, 0),
+        account: alice.clone(),
+        amount: Amount::Everything { unit: msat(1_000) },
+        mint: "http://mint with a space".to_owned(),
+        unit: "sat".to_owned(),
+    };
+    let begun = ledger.withdraw_begin(ask.clone()).await.unwrap().unwrap();
+    assert_eq!(begun.amount, msat(5_000));
+    assert_eq!(ledger.withdraw_begin(ask).await.unwrap().unwrap(), begun);
+    assert_eq!(ledger.withdrawals_open().await.unwrap(), [begun.clone()]);
+    ledger.withdraw_commit(alice.clone(), begun.id.clone()).await.unwrap();
+    ledger.withdraw_revert(alice.clone(), begun.id.clone()).await.unwrap();
+    assert_eq!(ledger.withdrawals_open().await.unwrap(), []);
+    let committed = Withdrawal { state: WithdrawalState::Committed, ..begun };
+    let found = ledger.withdrawal(alice.clone(), committed.id.clone()).await.unwrap();
+    assert_eq!(found, Some(committed));
+    assert_eq!(parts(&ledger, &alice).await, [700, 0, 0, 5_000]);
+}
+
+#[tokio::test]
+async fn a_child_belongs_in_its_parents_shard() {
+    let (_server, ledger) = started().await;
+    fund(&ledger, &account(4), 1_000).await;
+    let child = |shard| Opening {
+        account: AccountId::stored(format!("{shard:02x}-child")),
+        parent: Some(account(4)),
+        terms: Terms { concurrent: Some(1), ..Terms::default() },
+    };
+    assert!(ledger.open(child(5)).await.is_err());
+    let opened = ledger.open(child(4)).await.unwrap().unwrap();
+    assert_eq!((opened.parent, opened.terms.concurrent), (Some(account(4)), Some(1)));
+    let reservation = admit(&ledger, &child(4).account, 300).await;
+    assert_eq!(parts(&ledger, &account(4)).await, [700, 300, 0, 0]);
+    ledger.release(reservation).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_forgot_the_scripts_gets_them_again() {
+    let (server, ledger) = started().await;
+    fund(&ledger, &account(0), 1_000).await;
+    server.cli(&["SCRIPT", "FLUSH"]).await.unwrap();
+    let reservation = admit(&ledger, &account(0), 100).await;
+    server.cli(&["SCRIPT", "FLUSH"]).await.unwrap();
+    fund(&ledger, &account(1), 1_000).await;
+    ledger.release(reservation).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_is_gone_is_told_in_time_and_served_again_when_it_is_back() {
+    let (mut server, ledger) = started().await;
+    fund(&ledger, &account(0), 1_000).await;
+    let reservation = admit(&ledger, &account(0), 100).await;
+    server.kill().await.unwrap();
+    let waited = Stopwatch::start();
+    assert!(ledger.admit(asking(&account(0), 1)).await.is_err());
+    assert!(waited.elapsed() < PATIENCE + Duration::from_millis(50), "{:?}", waited.elapsed());
+    let unsettled = ledger.settle(reservation, msat(40), Record::default()).await.unwrap_err();
+    let Unsettled::NoAnswer { reservation, .. } = unsettled else { panic!("{unsettled:?}") };
+    server.restart().await.unwrap();
+    assert!(until_it_answers(&ledger).await < Duration::from_secs(1));
+    ledger.settle(reservation, msat(40), Record::default()).await.unwrap();
+    assert_eq!(parts(&ledger, &account(0)).await, [960, 0, 40, 0]);
+    // What was asked in vain is handed back: nobody knows that it was not made.
+    assert!(reaper::tick(&ledger, MINUTE, true).await);
+    assert_eq!(ledger.live().open_count(), 0);
+}
+
+#[tokio::test]
+async fn a_server_that_pauses_is_told_in_time_and_what_it_did_late_is_handed_back() {
+    let (server, ledger) = started().await;
+    fund(&ledger, &account(0), 1_000).await;
+    server.pause().unwrap();
+    let asked = (0..50).map(|_| ledger.admit(asking(&account(0), 10)));
+    let waited = Stopwatch::start();
+    assert!(join_all(asked).await.iter().all(Result::is_err));
+    assert!(waited.elapsed() < PATIENCE + Duration::from_millis(50), "{:?}", waited.elapsed());
+    server.resume().unwrap();
+    assert!(until_it_answers(&ledger).await < Duration::from_secs(1));
+    assert!(reaper::tick(&ledger, MINUTE, true).await);
+    assert_eq!(parts(&ledger, &account(0)).await, [1_000, 0, 0, 0]);
+}
+
+#[tokio::test]
+async fn a_server_that_became_a_replica_is_left_for_one_that_is_not() {
+    let (server, ledger) = started().await;
+    fund(&ledger, &account(0), 1_000).await;
+    server.cli(&["REPLICAOF", "127.0.0.1", "1"]).await.unwrap();
+    assert!(ledger.admit(asking(&account(0), 1)).await.is_err());
+    server.cli(&["REPLICAOF", "NO", "ONE"]).await.unwrap();
+    let reservation = admit(&ledger, &account(0), 1).await;
+    ledger.release(reservation).await.unwrap();
+}
+
+#[tokio::test]
+async fn connections_do_not_pile_up_over_outages() {
+    let (mut server, ledger) = started().await;
+    let clients = async |server: &Server| {
+        let list = server.cli(&["CLIENT", "LIST", "TYPE", "normal"]).await.unwrap();
+        list.lines().filter(|line| !line.contains("cmd=client")).count()
+    };
+    fund(&ledger, &account(0), 1_000).await;
+    let before = clients(&server).await;
+    for _ in 0..5 {
+        server.kill().await.unwrap();
+        assert!(ledger.account(account(0)).await.is_err());
+        server.restart().await.unwrap();
+        until_it_answers(&ledger).await;
+        fund(&ledger, &account(0), 1_000).await;
+    }
+    assert_eq!(clients(&server).await, before);
+}
+
+#[tokio::test]
+async fn a_cluster_of_three_serves_every_shard_while_slots_move_and_a_master_fails() {
+    let mut cluster = RedisCluster::start_with_replicas(3).await.unwrap();
+    let ledger = Redis::open(&cluster.url(), Duration::from_secs(2)).unwrap();
+    for shard in (0..=u8::MAX).step_by(16) {
+        fund(&ledger, &account(shard), 1_000).await;
+    }
+    sell_everywhere(&ledger, 100).await;
+    let slot = cluster.nodes().next().unwrap().cli(&["CLUSTER", "KEYSLOT", "{00}"]).await.unwrap();
+    let slot: u16 = slot.parse().unwrap();
+    for to in [0, 1, 2] {
+        for from in [0, 1, 2] {
+            if from != to && cluster.move_slot(slot, from, to).await.is_ok() {
+                break;
+            }
+        }
+        sell_everywhere(&ledger, 100).await;
+    }
+    cluster.fail_over(0).await.unwrap();
+    sell_everywhere(&ledger, 100).await;
+    assert!(reaper::tick(&ledger, MINUTE, true).await);
+    for shard in (0..=u8::MAX).step_by(16) {
+        assert_eq!(parts(&ledger, &account(shard)).await, [995, 0, 5, 0]);
+    }
+}
+
+#[tokio::test]
+async fn a_sentinel_says_who_is_master_after_a_failover() {
+    let mut sentinel = RedisSentinel::start().await.unwrap();
+    let ledger = Redis::open(&sentinel.url(), PATIENCE).unwrap();
+    until_it_answers(&ledger).await;
+    fund(&ledger, &account(0), 1_000).await;
+    let reservation = admit(&ledger, &account(0), 100).await;
+    sentinel.await_replicated().await.unwrap();
+    sentinel.kill_master().await.unwrap();
+    assert!(ledger.account(account(0)).await.is_err());
+    sentinel.await_failover().await.unwrap();
+    until_it_answers(&ledger).await;
+    ledger.settle(reservation, msat(40), Record::default()).await.unwrap();
+    assert_eq!(parts(&ledger, &account(0)).await, [960, 0, 40, 0]);
+}
