@@ -56,7 +56,7 @@ pub(super) enum Connection {
 }
 
 enum Dial {
-    One(Client),
+    One(Box<Client>),
     Cluster(Box<redis::cluster::ClusterClient>),
     Sentinel(Box<Mutex<SentinelClient>>),
 }
@@ -144,6 +144,10 @@ impl Link {
         Ok(Self(line))
     }
 
+    pub(super) fn is_cluster(&self) -> bool {
+        matches!(self.0.dial, Dial::Cluster(_))
+    }
+
     /// Repeats an errand until it is done, cannot be helped, or the configured patience is over.
     pub(super) async fn run<E: Errand>(&self, errand: &E) -> Result<E::Answer, Unavailable> {
         let repeated = async {
@@ -219,7 +223,7 @@ impl Dial {
     fn new(address: Address) -> RedisResult<Self> {
         let tcp = TcpSettings::default().set_nodelay(true).set_user_timeout(UNHEARD_MAX);
         Ok(match address {
-            Address::One(info) => Self::One(Client::open(info.set_tcp_settings(tcp))?),
+            Address::One(info) => Self::One(Box::new(Client::open(info.set_tcp_settings(tcp))?)),
             Address::Cluster(nodes) => {
                 let client = ClusterClientBuilder::new(nodes)
                     .tcp_settings(tcp)

@@ -24,6 +24,7 @@ mod durable;
 mod link;
 mod replies;
 mod scripts;
+mod walk;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -48,6 +49,7 @@ use crate::ids::{AccountId, ReservationId, WithdrawalId};
 use crate::money::Msat;
 
 pub use self::scripts::Scripts;
+pub use self::walk::Look;
 
 /// The Redis backend; cheap to clone. Its runtime ends with the last handle.
 #[derive(Clone)]
@@ -404,6 +406,13 @@ impl Shard {
 
     fn all() -> impl Iterator<Item = Self> {
         (0..=u8::MAX).map(|shard| Self { tag: format!("{shard:02x}") })
+    }
+
+    /// The shard, kind and id that a key names.
+    fn of_key(key: &str) -> Option<(Self, &str, &str)> {
+        let (tag, rest) = key.strip_prefix("ng:{")?.split_once("}:")?;
+        let (kind, id) = rest.split_once(':')?;
+        Some((Self { tag: tag.to_owned() }, kind, id))
     }
 
     fn key(&self, rest: &str) -> String {

@@ -30,7 +30,7 @@ impl Parts {
         self.0.len() == 0
     }
 
-    fn next(&mut self) -> Read<Value> {
+    pub(super) fn next(&mut self) -> Read<Value> {
         self.0.next().ok_or_else(unreadable)
     }
 

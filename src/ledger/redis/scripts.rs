@@ -28,7 +28,8 @@ pub struct Scripts {
     pub(super) expire: Script,
     pub(super) withdraw: Script,
     pub(super) undraw: Script,
-    pub(super) reserved: Script,
+    pub(super) look: Script,
+    pub(super) strays: Script,
 }
 
 impl Default for Scripts {
@@ -57,7 +58,8 @@ impl Scripts {
             expire: ends("expire.v1.lua", include_str!("scripts/expire.v1.lua")),
             withdraw: plain("withdraw.v1.lua", include_str!("scripts/withdraw.v1.lua")),
             undraw: plain("undraw.v1.lua", include_str!("scripts/undraw.v1.lua")),
-            reserved: plain("reserved.v1.lua", include_str!("scripts/reserved.v1.lua")),
+            look: plain("look.v1.lua", include_str!("scripts/look.v1.lua")),
+            strays: plain("strays.v1.lua", include_str!("scripts/strays.v1.lua")),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The backend against real servers, and what it does when they fail. That it agrees with the
 //! book step by step is `tests/sim.rs`.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use nutgate_sandbox::{Redis as Server, RedisCluster, RedisOptions, RedisSentinel};
@@ -286,4 +287,42 @@ async fn a_sentinel_says_who_is_master_after_a_failover() {
     until_it_answers(&ledger).await;
     ledger.settle(reservation, msat(40), Record::default()).await.unwrap();
     assert_eq!(parts(&ledger, &account(0)).await, [960, 0, 40, 0]);
+}
+
+#[tokio::test]
+async fn a_walk_looks_at_every_account_once_in_a_cluster_too() {
+    let server = Server::start(RedisOptions::default()).await.unwrap();
+    let cluster = RedisCluster::start(3).await.unwrap();
+    for url in [server.url(), cluster.url()] {
+        let ledger = Redis::open(&url, Duration::from_secs(2)).unwrap();
+        for shard in (0..=u8::MAX).step_by(4) {
+            fund(&ledger, &account(shard), u64::from(shard) + 1).await;
+        }
+        let held = admit(&ledger, &account(8), 5).await;
+        let mut looks = Vec::new();
+        assert_eq!(ledger.walk(&mut |look| looks.push(look)).await.unwrap(), BTreeSet::new());
+        looks.sort_by(|one, other| one.id.cmp(&other.id));
+        let ids: Vec<_> = looks.iter().map(|look| look.id.clone()).collect();
+        assert_eq!(ids, (0..=u8::MAX).step_by(4).map(account).collect::<Vec<_>>());
+        for look in &looks {
+            let sum: u64 = look.deposits.iter().map(|(_, amount)| amount.get()).sum();
+            assert_eq!(sum, look.account.deposited.get());
+            let holds = if look.id == account(8) { (msat(5), 1) } else { (Msat::ZERO, 0) };
+            assert_eq!((look.paid, look.through), (holds, holds));
+        }
+        ledger.release(held).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_walk_tells_reservations_that_nobody_would_end() {
+    let (server, ledger) = started().await;
+    fund(&ledger, &account(0), 1_000).await;
+    fund(&ledger, &account(1), 1_000).await;
+    let (lost, orphan) =
+        (admit(&ledger, &account(0), 5).await, admit(&ledger, &account(1), 5).await);
+    server.cli(&["ZREM", "ng:{00}:due", lost.id.as_str()]).await.unwrap();
+    server.cli(&["DEL", "ng:{01}:a:01-account"]).await.unwrap();
+    let expect = BTreeSet::from([lost.id.to_string(), orphan.id.to_string()]);
+    assert_eq!(ledger.walk(&mut |_| {}).await.unwrap(), expect);
 }
