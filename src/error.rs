@@ -250,6 +250,8 @@ impl std::error::Error for Refusal {}
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -261,5 +263,22 @@ mod tests {
         assert_eq!(body["error"]["code"], "payment_required");
         assert_eq!(body["error"]["details"], json!({"required": 154, "available": 100}));
         assert_eq!(body["request_id"], "req-1");
+    }
+
+    #[test]
+    fn what_a_limit_refuses_says_which_and_when_to_come_again() {
+        let retry_after = Duration::from_millis(59_001);
+        for (which, named) in [
+            (Limit::Requests, "requests_per_minute"),
+            (Limit::Tokens, "tokens_per_hour"),
+            (Limit::Concurrent, "concurrent_requests"),
+        ] {
+            let refusal = Refusal::rate_limited(&Limited { which, limit: 7, retry_after });
+            let body: Value = serde_json::from_slice(&refusal.body("req-1")).unwrap();
+            assert_eq!(body["error"]["type"], "rate_limit_exceeded");
+            assert_eq!(body["error"]["code"], "rate_limit_exceeded");
+            assert_eq!(body["error"]["details"], json!({"limit": 7, "which": named}));
+            assert_eq!((refusal.status_code(), refusal.retry_after()), (429, Some(60)));
+        }
     }
 }

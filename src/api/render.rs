@@ -32,8 +32,9 @@ pub fn render(
 
 fn body(refusal: &Refusal, request_id: &str, dialect: Dialect) -> Vec<u8> {
     match (dialect, refusal.kind()) {
-        // `@routstr/sdk` tops up on exactly these two words and on no others.
-        (Dialect::Routstr, Kind::InsufficientBalance) => {
+        // `@routstr/sdk` tops up on exactly these two words and on no others. A key whose limit is
+        // reached is not helped by that.
+        (Dialect::Routstr, Kind::InsufficientBalance) if refusal.code() == "payment_required" => {
             refusal.body_as(json!("insufficient_quota"), "insufficient_balance", request_id)
         }
         (Dialect::Routstr | Dialect::Reference, _) => refusal.body(request_id),
@@ -107,8 +108,10 @@ mod tests {
         assert_eq!(routstr["message"], reference["message"]);
         assert_eq!(routstr["details"], reference["details"]);
 
-        let other = Refusal::key_not_found();
-        assert_eq!(error_of(&other, Dialect::Routstr), error_of(&other, Dialect::Reference));
+        let capped = Refusal::balance_limit_exceeded(amount(154), amount(100));
+        for other in [Refusal::key_not_found(), capped] {
+            assert_eq!(error_of(&other, Dialect::Routstr), error_of(&other, Dialect::Reference));
+        }
     }
 
     #[test]

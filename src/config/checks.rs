@@ -15,6 +15,7 @@ use super::{
     Config, Currency, Decimal, Fleet, Limits, Listen, Mint, Model, Price, Reservation, Secret,
     Upstream, url,
 };
+use crate::ledger::terms;
 use crate::pricing;
 
 pub(super) fn check(file: File, outside: &dyn Outside, found: &mut Found) -> Config {
@@ -31,6 +32,7 @@ pub(super) fn check(file: File, outside: &dyn Outside, found: &mut Found) -> Con
         fleet: file.fleet.map(|fleet| checks.fleet(fleet)),
         listen: checks.listen(&file.listen, &file.admin),
         limits: checks.limits(&file.limits),
+        rate_limits: checks.rate_limits(&file.rate_limits),
         reservation: checks.reservation(&file.reservation),
         missing_credential_status: checks.missing_credential_status(&file.errors),
         mints: checks.mints(file.mints),
@@ -137,6 +139,16 @@ impl Checks<'_> {
                 &at.key("held_bytes_max"),
             ),
             body_timeout: limits.body_timeout.0,
+        }
+    }
+
+    fn rate_limits(&mut self, limits: &schema::RateLimits) -> terms::Limits {
+        let at = KeyPath::from("rate_limits");
+        terms::Limits {
+            requests_per_minute: self
+                .count(Some(limits.requests_per_minute), &at.key("requests_per_minute")),
+            tokens_per_hour: self.count(Some(limits.tokens_per_hour), &at.key("tokens_per_hour")),
+            concurrent: self.count(Some(limits.concurrent), &at.key("concurrent")),
         }
     }
 

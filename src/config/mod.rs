@@ -24,6 +24,8 @@ pub use references::{Machine, Outside};
 use mistake::Found;
 use yaml::Document;
 
+use crate::ledger::terms;
+
 /// The documented default, as text.
 pub const DEFAULT: &str = include_str!("../../conf/nutgate.yaml");
 
@@ -67,6 +69,8 @@ pub struct Config {
     pub listen: Listen,
     pub admin_address: SocketAddr,
     pub limits: Limits,
+    /// For every key that has none of its own.
+    pub rate_limits: terms::Limits,
     pub reservation: Reservation,
     pub refunds_alias: bool,
     pub missing_credential_status: u16,

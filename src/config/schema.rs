@@ -27,6 +27,7 @@ pub(super) struct File {
     pub(super) fleet: Option<Fleet>,
     pub(super) log: Level,
     pub(super) limits: Limits,
+    pub(super) rate_limits: RateLimits,
     pub(super) reservation: Reservation,
     pub(super) errors: Errors,
     pub(super) stream: Stream,
@@ -66,6 +67,14 @@ pub(super) struct Limits {
     pub(super) body_bytes_max: Whole,
     pub(super) held_bytes_max: Whole,
     pub(super) body_timeout: Lasting,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a mapping")]
+pub(super) struct RateLimits {
+    pub(super) requests_per_minute: Whole,
+    pub(super) tokens_per_hour: Whole,
+    pub(super) concurrent: Whole,
 }
 
 #[derive(Debug, Deserialize)]

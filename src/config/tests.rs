@@ -266,6 +266,14 @@ const MISTAKES: &[(&str, &[&str])] = &[
         &["1: limits.body_bytes_max: `10MB` is not a whole number from 0 on"],
     ),
     ("limits: {body_bytes_max: 0}", &["1: limits.body_bytes_max: must be from 1 to 4294967296"]),
+    (
+        "rate_limits:\n  concurrent: 0\n  requests_per_minute: -1\n  tokens_per_hour: 0\n",
+        &[
+            "2: rate_limits.concurrent: must be from 1 to 1000000000",
+            "3: rate_limits.requests_per_minute: `-1` is not a whole number from 0 on",
+            "4: rate_limits.tokens_per_hour: must be from 1 to 1000000000",
+        ],
+    ),
     ("log: inf", &["1: log: `inf` is not one of LEVELS"]),
     (
         "errors: {dialect: paypal}",

@@ -68,6 +68,11 @@ impl<L: Ledger> Edge<L> {
         if closed.receipt?.available == Msat::ZERO {
             return None;
         }
+        self.refund(account).await
+    }
+
+    /// All that an account has; nothing while another request of it is open, which will give it.
+    pub(super) async fn refund(&self, account: AccountId) -> Option<CashuToken> {
         match self.till.refund(account, RefundAsk::default()).await {
             Ok(refunded) => Some(refunded.cashu_token),
             Err(refused) => {

@@ -29,7 +29,7 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType};
 
 use self::context::{Ctx, OpenCount, Stage};
-use self::order::{Refused, read_body};
+use self::order::{Ecash, Refused, read_body};
 use self::peers::Peers;
 use crate::api;
 use crate::config::Config;
@@ -102,8 +102,12 @@ impl<L: Ledger> Edge<L> {
         };
         match reserved {
             Ok(order) => self.exchange(session, ctx, &order).await,
-            Err(Refused { refusal, untouched: is_untouched }) => {
-                let ecash = untouched.filter(|_| is_untouched);
+            Err(Refused { refusal, ecash }) => {
+                let ecash = match ecash {
+                    Ecash::Untouched => untouched,
+                    Ecash::Redeemed if payer.per_request => self.refund(payer.account).await,
+                    Ecash::Redeemed | Ecash::Elsewhere => None,
+                };
                 self.refuse(session, ctx, &refusal, per_request, ecash.as_ref()).await
             }
         }

@@ -16,8 +16,8 @@ use crate::config::CostChunk;
 use crate::crash::{self, Step};
 use crate::error::{Kind, Refusal};
 use crate::ids::{AccountId, ApiKey, ReservationId};
-use crate::ledger::terms::Limits;
-use crate::ledger::{Admission, Admitted, Denied, Ledger};
+use crate::ledger::terms::TOKENS_WINDOW;
+use crate::ledger::{Admission, Admitted, Denied, Ledger, Limit, Limited};
 use crate::money::Msat;
 use crate::pricing::Offer;
 use crate::till::{CashuToken, RedeemRefused};
@@ -42,20 +42,33 @@ pub(super) struct Order {
     /// The length of the body as the client sent it: what the ceiling counts.
     pub(super) body_bytes: u64,
     pub(super) output_tokens_max: u64,
+    /// The most input and output it may use: what counts against the hourly limit.
+    pub(super) tokens_max: u64,
     pub(super) show_usage: bool,
     pub(super) ceiling: Msat,
 }
 
-/// A refusal, and whether a token that came with the request certainly is untouched.
+/// A refusal, and what it means for a token that came with the request.
 #[derive(Debug)]
 pub(super) struct Refused {
     pub(super) refusal: Refusal,
-    pub(super) untouched: bool,
+    pub(super) ecash: Ecash,
+}
+
+/// Where the value of a token is when its request is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ecash {
+    /// Still the client's, as it was sent.
+    Untouched,
+    /// On an account, to which this request has brought it: it goes back as change.
+    Redeemed,
+    /// On an account since an earlier request, or nobody knows yet: it is claimed.
+    Elsewhere,
 }
 
 impl From<Refusal> for Refused {
     fn from(refusal: Refusal) -> Self {
-        Self { refusal, untouched: true }
+        Self { refusal, ecash: Ecash::Untouched }
     }
 }
 
@@ -136,11 +149,14 @@ impl<L: Ledger> Edge<L> {
         let rewritten =
             if splices.is_empty() { body.clone() } else { rewrite::apply(&body, splices).into() };
         let output_tokens_max = output_limit.saturating_mul(peeked.n);
+        // An image in the body is many bytes, but no model reads more than its context.
+        let input_tokens_max = body_bytes.min(model.context_length);
         Ok(Order {
             route,
             body: rewritten,
             body_bytes,
             output_tokens_max,
+            tokens_max: input_tokens_max.saturating_add(output_tokens_max),
             show_usage,
             ceiling,
             offer,
@@ -163,15 +179,25 @@ impl<L: Ledger> Edge<L> {
             Err(denied) => denied,
         };
         let (Denied::NoAccount, Some(cashu_token)) = (denied, &payer.cashu_token) else {
-            return Err(denied_refusal(denied, payer, order));
+            let refusal = denied_refusal(denied, payer, order);
+            return Err(Refused { refusal, ecash: Ecash::Elsewhere });
         };
+        // Nothing is redeemed for a request that not even a new account may make.
+        let limit = self.config.rate_limits.tokens_per_hour;
+        if order.tokens_max > limit {
+            let limited = Limited { which: Limit::Tokens, limit, retry_after: TOKENS_WINDOW };
+            return Err(Refusal::rate_limited(&limited).into());
+        }
         self.till
             .redeem(cashu_token.reveal(), payer.account.clone(), order.ceiling)
             .await
             .map_err(|refused| redeem_refused(&refused))?;
-        let taken = |refusal| Refused { refusal, untouched: false };
-        let admitted = self.admit(payer, order).await.map_err(taken)?;
-        let admitted = admitted.map_err(|denied| denied_refusal(denied, payer, order))?;
+        let unanswered = |refusal| Refused { refusal, ecash: Ecash::Elsewhere };
+        let admitted = self.admit(payer, order).await.map_err(unanswered)?;
+        let admitted = admitted.map_err(|denied| Refused {
+            refusal: denied_refusal(denied, payer, order),
+            ecash: Ecash::Redeemed,
+        })?;
         self.reserved(ctx, payer, order, admitted);
         Ok(())
     }
@@ -185,9 +211,9 @@ impl<L: Ledger> Edge<L> {
             reservation: ReservationId::fresh(),
             account: payer.account.clone(),
             ceiling: order.ceiling,
-            tokens: order.body_bytes.saturating_add(order.output_tokens_max),
+            tokens: order.tokens_max,
             lifetime: self.config.reservation.lifetime,
-            limits: Limits::NONE,
+            limits: self.config.rate_limits,
         };
         self.till.ledger().admit(ask).await.map_err(|error| {
             log::error!("admission: {error}");
@@ -220,13 +246,13 @@ fn peek_refusal(refusal: PeekRefusal) -> Refusal {
 }
 
 fn redeem_refused(refused: &RedeemRefused) -> Refused {
-    Refused { refusal: api::redeem_refusal(refused), untouched: refused.is_untouched() }
+    let ecash = if refused.is_untouched() { Ecash::Untouched } else { Ecash::Elsewhere };
+    Refused { refusal: api::redeem_refusal(refused), ecash }
 }
 
-/// Why the ledger refused, in the client's words. A token seen here has an account, so it was
-/// redeemed before and is not echoed.
-fn denied_refusal(denied: Denied, payer: &Payer, order: &Order) -> Refused {
-    let refusal = match denied {
+/// Why the ledger refused, in the client's words.
+fn denied_refusal(denied: Denied, payer: &Payer, order: &Order) -> Refusal {
+    match denied {
         Denied::NoAccount => Refusal::key_not_found(),
         Denied::Insufficient { account_idle: true, .. } if payer.per_request => {
             api::redeem_refusal(&RedeemRefused::AlreadySpent)
@@ -238,6 +264,5 @@ fn denied_refusal(denied: Denied, payer: &Payer, order: &Order) -> Refused {
         Denied::Capped { left } => Refusal::balance_limit_exceeded(order.ceiling, left),
         Denied::Limited(limited) => Refusal::rate_limited(&limited),
         Denied::AlreadyEnded => Refusal::internal(),
-    };
-    Refused { refusal, untouched: false }
+    }
 }

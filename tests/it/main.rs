@@ -13,6 +13,7 @@ mod framing;
 mod limits;
 mod metering;
 mod outage;
+mod rate_limits;
 mod recovery;
 mod secrets;
 mod support;

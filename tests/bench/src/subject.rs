@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use nutgate::clock::Clock;
 use nutgate::ids::{ApiKey, DepositId};
 use nutgate::ledger::embedded::Embedded;
 use nutgate::ledger::{Deposit, Ledger, audit};
@@ -41,7 +42,9 @@ impl Subject {
         let config = dir.path().join("nutgate.yaml");
         let text = format!(
             "listen: {{ address: \"{address}\", threads: 1 }}\nadmin: {{ address: \"{admin}\" }}\n\
-             data_dir: {}\nlog: warn\nupstreams:\n  - name: bench\n    base_url: http://{}/v1\n    \
+             data_dir: {}\nlog: warn\nrate_limits: {{ requests_per_minute: 1_000_000_000, \
+             tokens_per_hour: 1_000_000_000, concurrent: 1000 }}\n\
+             upstreams:\n  - name: bench\n    base_url: http://{}/v1\n    \
              api_key: none\nmodels:\n  - id: bench\n    context_length: 8192\n    \
              max_output_tokens: 1024\n    upstreams: [bench]\n    \
              price: {{ currency: sat, input: 1, output: 1, request: 0 }}\n",
@@ -113,7 +116,10 @@ async fn fund(dir: &Path) -> Result<(), String> {
         account: ApiKey::presented(KEY).account(),
         amount: Msat::MAX,
     };
-    Embedded::new(store).deposit(deposit).await.map_err(|error| error.to_string())?;
+    Embedded::new(store, Clock::System)
+        .deposit(deposit)
+        .await
+        .map_err(|error| error.to_string())?;
     Ok(())
 }
 

@@ -112,6 +112,12 @@ impl World {
             "log": "debug",
             "listen": {"threads": 2, "drain": "20s"},
             "mint_timeout": "5s",
+            // Limits that no test meets unless it sets its own.
+            "rate_limits": {
+                "requests_per_minute": LIMIT_MAX,
+                "tokens_per_hour": LIMIT_MAX,
+                "concurrent": LIMIT_MAX,
+            },
             "mints": [{"url": mint.url(), "units": units}],
             "upstreams": upstreams,
             "models": models,
@@ -272,6 +278,8 @@ pub(crate) fn model(id: &str, upstreams: &[&str]) -> Value {
 pub(crate) fn upstream(name: &str, at: &Upstream, api_key: &str) -> Value {
     json!({"name": name, "base_url": at.base_url(), "api_key": api_key, "timeouts": {}})
 }
+
+const LIMIT_MAX: u64 = 1_000_000_000;
 
 /// What is reserved for when a request names no limit.
 pub(crate) const MODEL_OUTPUT_TOKENS: u64 = 256;

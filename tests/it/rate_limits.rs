@@ -1,0 +1,164 @@
+//! How much one key may ask for: exact, for nothing, and with a word on when to come again.
+
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+
+use crate::support::{
+    Answer, Key, Misbehaviour, PRICE, Pay, Setting, Value, World, chat, json, length, model_of,
+    prompt_tokens, with, within,
+};
+
+/// A world whose `-slow` models wait at a gate, under these limits.
+async fn world(limits: Value) -> Arc<World> {
+    let config = json!({"rate_limits": limits});
+    Arc::new(World::with(Setting { config, ..Setting::gated() }).await)
+}
+
+fn request(model: &str) -> Value {
+    with(chat(model), json!({"max_tokens": OUTPUT_TOKENS}))
+}
+
+fn cost() -> u64 {
+    PRICE.cost(prompt_tokens(&chat("demo")), OUTPUT_TOKENS)
+}
+
+/// What a request counts as while it is open.
+fn held(body: &Value) -> u64 {
+    length(body.to_string()) + OUTPUT_TOKENS
+}
+
+/// A request that is at the gate, and waits there for its answer.
+async fn at_the_gate(world: &Arc<World>, key: &Key, open: &mut JoinSet<Answer>) {
+    let asked = world.upstream.count() + 1;
+    let (asking, key) = (world.clone(), key.clone());
+    open.spawn(async move { asking.chat(&key, &slow()).await });
+    world.asked(asked).await;
+}
+
+fn slow() -> Value {
+    request(&model_of(Misbehaviour::Slow))
+}
+
+/// Refused for this limit, and told to come again in so many seconds at most.
+#[track_caller]
+fn check_limited(answer: Answer, which: &str, limit: u64, wait_s: u64) -> Answer {
+    let answer = answer.expect_error(429, "rate_limit_exceeded", "rate_limit_exceeded");
+    let details = answer.json()["error"]["details"].clone();
+    assert_eq!(details, json!({"limit": limit, "which": which}));
+    let wait = answer.number("retry-after");
+    assert!((1..=wait_s).contains(&wait), "{wait} s");
+    answer
+}
+
+#[tokio::test]
+async fn of_many_requests_in_a_minute_exactly_the_limit_is_served() {
+    let world = world(json!({"requests_per_minute": 20})).await;
+    let key = world.key(1000).await;
+    let mut asked = JoinSet::new();
+    for _ in 0..60 {
+        let (world, key) = (world.clone(), key.clone());
+        asked.spawn(async move { world.chat(&key, &request("demo")).await });
+    }
+    let (served, refused): (Vec<_>, Vec<_>) =
+        asked.join_all().await.into_iter().partition(|answer| answer.status == 200);
+    assert_eq!((served.len(), refused.len()), (20, 40));
+    for answer in refused {
+        let answer = check_limited(answer, "requests_per_minute", 20, 60);
+        assert_eq!(answer.header("x-should-retry"), None);
+    }
+    let balance = world.settled(&key).await;
+    assert_eq!((balance.spent, balance.available), (20 * cost(), 1_000_000 - 20 * cost()));
+    assert_eq!(world.upstream.count(), 20);
+    // Limits are each key's own.
+    let other = world.key(100).await;
+    world.chat(&other, &request("demo")).await.expect(200);
+    world.check_balanced().await;
+}
+
+#[tokio::test]
+async fn no_more_than_the_limit_is_open_at_once_and_an_end_makes_room() {
+    let world = world(json!({"concurrent": 3})).await;
+    let key = world.key(1000).await;
+    let ceiling = PRICE.ceiling(length(slow().to_string()), OUTPUT_TOKENS, 1);
+    let mut asked = JoinSet::new();
+    for _ in 0..10 {
+        let (world, key) = (world.clone(), key.clone());
+        asked.spawn(async move { world.chat(&key, &slow()).await });
+    }
+    for _ in 0..7 {
+        let refused = within("a refusal", asked.join_next()).await.unwrap().unwrap();
+        check_limited(refused, "concurrent_requests", 3, 1);
+    }
+    world.asked(3).await;
+    assert_eq!(world.info(&key).await.reserved, 3 * ceiling, "a refusal holds nothing");
+    world.upstream.open_gate();
+    for served in asked.join_all().await {
+        served.expect(200);
+    }
+    let balance = world.settled(&key).await;
+    assert_eq!((balance.spent, world.upstream.count()), (3 * cost(), 3));
+    world.chat(&key, &slow()).await.expect(200);
+}
+
+#[tokio::test]
+async fn an_open_request_counts_as_its_most_and_an_ended_one_as_what_it_used() {
+    let used = prompt_tokens(&chat("demo")) + OUTPUT_TOKENS;
+    // One open request and the usage of two fit, to the last one; two open requests do not.
+    let limit = held(&slow()) + 2 * used;
+    assert!(limit < 2 * held(&slow()));
+    let world = world(json!({"tokens_per_hour": limit})).await;
+    let key = world.key(1000).await;
+    for _ in 0..3 {
+        world.upstream.close_gate();
+        let mut open = JoinSet::new();
+        at_the_gate(&world, &key, &mut open).await;
+        check_limited(world.chat(&key, &slow()).await, "tokens_per_hour", limit, 3600);
+        world.upstream.open_gate();
+        open.join_next().await.unwrap().unwrap().expect(200);
+        world.settled(&key).await;
+    }
+    check_limited(world.chat(&key, &slow()).await, "tokens_per_hour", limit, 3600);
+    let balance = world.settled(&key).await;
+    assert_eq!((balance.spent, balance.requests), (3 * cost(), 3));
+    assert_eq!(world.upstream.count(), 3);
+}
+
+#[tokio::test]
+async fn what_is_limited_after_it_was_redeemed_comes_back() {
+    let world = world(json!({"concurrent": 1})).await;
+    let paid = world.sats(100).await;
+    let mut open = JoinSet::new();
+    for _ in 0..2 {
+        let (world, paid) = (world.clone(), paid.clone());
+        open.spawn(async move { world.chat(Pay::XCashu(&paid), &slow()).await });
+    }
+    let refused = within("a refusal", open.join_next()).await.unwrap().unwrap();
+    let refused = check_limited(refused, "concurrent_requests", 1, 1);
+    assert_eq!(refused.header("x-should-retry"), Some("false"));
+    assert_eq!(refused.change(), None, "the open request gives the change");
+    world.asked(1).await;
+    world.upstream.open_gate();
+    let served = within("an answer", open.join_next()).await.unwrap().unwrap().expect(200);
+    let change = served.change().unwrap();
+    assert_eq!(world.worth(change).await, (100_000 - cost()) / 1000);
+    world.check_balanced().await;
+}
+
+#[tokio::test]
+async fn a_request_that_is_over_the_limit_by_itself_takes_no_ecash() {
+    let body = request("demo");
+    let limit = held(&body) - 1;
+    let world = world(json!({"tokens_per_hour": limit})).await;
+    let paid = world.sats(100).await;
+    let refused = world.chat(Pay::XCashu(&paid), &body).await;
+    let refused = check_limited(refused, "tokens_per_hour", limit, 3600);
+    assert_eq!(refused.change(), Some(&*paid), "the untouched token is echoed");
+    assert_eq!(refused.header("x-should-retry"), Some("false"));
+    let refused = world.chat(Pay::Bearer(&paid), &body).await;
+    check_limited(refused, "tokens_per_hour", limit, 3600);
+    assert!(!world.is_spent(&paid).await);
+    assert_eq!(world.upstream.count(), 0);
+}
+
+const OUTPUT_TOKENS: u64 = 5;
