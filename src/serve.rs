@@ -8,8 +8,8 @@ use std::sync::Arc;
 use crate::clock::{Clock, Stopwatch};
 use crate::config::Config;
 use crate::edge;
-use crate::ledger::embedded::Embedded;
-use crate::ledger::{audit, reaper};
+use crate::ledger::embedded::{self, Embedded};
+use crate::ledger::reaper;
 use crate::pricing::PriceList;
 use crate::store::Store;
 use crate::till::Till;
@@ -44,10 +44,10 @@ async fn open(config: &Config) -> Result<Till<Embedded>, String> {
     let database = config.data_dir.join(DATABASE);
     std::fs::create_dir_all(&config.data_dir)
         .map_err(|error| format!("{}: {error}", config.data_dir.display()))?;
-    let store = Store::open(&database, &audit::schema()).map_err(|error| error.0)?;
+    let store = Store::open(&database, embedded::SCHEMA).map_err(|error| error.0)?;
     let ledger = Embedded::new(store.clone(), Clock::System);
     let expired = ledger.expire_all().await.map_err(|error| error.to_string())?;
-    let wallet = Wallet::open(&config.data_dir, store, &config.mints, config.mint_timeout)
+    let wallet = Wallet::open(store.into(), &config.seed_file, &config.mints, config.mint_timeout)
         .await
         .map_err(|error| error.to_string())?;
     let reservation = &config.reservation;

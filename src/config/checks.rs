@@ -17,6 +17,7 @@ use super::{
 };
 use crate::ledger::terms;
 use crate::pricing;
+use crate::store;
 
 pub(super) fn check(file: File, outside: &dyn Outside, found: &mut Found) -> Config {
     let mut checks = Checks { outside, found };
@@ -85,9 +86,15 @@ impl Checks<'_> {
 
     fn fleet(&mut self, fleet: schema::Fleet) -> Fleet {
         let at = KeyPath::from("fleet");
+        let postgres = self.server(fleet.postgres, &POSTGRES_SCHEMES, &at.key("postgres"));
+        if !self.found.has(&at.key("postgres"))
+            && let Err(problem) = store::check_address(postgres.reveal())
+        {
+            self.found.add(at.key("postgres"), problem);
+        }
         Fleet {
             redis: self.server(fleet.redis, &REDIS_SCHEMES, &at.key("redis")),
-            postgres: self.server(fleet.postgres, &POSTGRES_SCHEMES, &at.key("postgres")),
+            postgres,
             ledger_timeout: fleet.ledger_timeout.map_or(LEDGER_TIMEOUT, |lasting| lasting.0),
         }
     }

@@ -292,6 +292,10 @@ const MISTAKES: &[(&str, &[&str])] = &[
     ("seed_file: ''", &["1: seed_file: names no file; null for `seed` in `data_dir`"]),
     ("fleet: {}\n", &["1: fleet.redis: is required", "1: fleet.postgres: is required"]),
     (
+        "fleet:\n  redis: redis://r\n  postgres: postgresql://u:p@h/d?sslmode=prefer\n",
+        &["3: fleet.postgres: `sslmode` is `disable` or `verify-full`"],
+    ),
+    (
         "fleet:\n  redis: http://r\n  postgres: 'postgresql://'\n  ledger_timeout: 1\n  pg: x\n",
         &[
             "2: fleet.redis: begins with none of `redis://`, `rediss://`, `redis+cluster://`, \
