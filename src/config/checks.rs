@@ -86,6 +86,7 @@ impl Checks<'_> {
 
     fn fleet(&mut self, fleet: schema::Fleet) -> Fleet {
         let at = KeyPath::from("fleet");
+        let redis = self.server(fleet.redis, &REDIS_SCHEMES, &at.key("redis"));
         let postgres = self.server(fleet.postgres, &POSTGRES_SCHEMES, &at.key("postgres"));
         if !self.found.has(&at.key("postgres"))
             && let Err(problem) = store::check_address(postgres.reveal())
@@ -93,7 +94,7 @@ impl Checks<'_> {
             self.found.add(at.key("postgres"), problem);
         }
         Fleet {
-            redis: self.server(fleet.redis, &REDIS_SCHEMES, &at.key("redis")),
+            redis,
             postgres,
             ledger_timeout: fleet.ledger_timeout.map_or(LEDGER_TIMEOUT, |lasting| lasting.0),
         }

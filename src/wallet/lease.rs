@@ -117,7 +117,8 @@ mod tests {
     async fn a_gateway_lives_as_long_as_it_says_so(over: Over) {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("wallet.db"), "").unwrap();
-        let db = Place::fresh(over).await.open(&store);
+        let place = Place::fresh(over).await;
+        let db = place.open(&store);
         let seed = dir.path().join("seed");
         let open = || Wallet::open(db.clone(), &seed, &[], Duration::from_secs(1));
         let one = open().await.unwrap();
