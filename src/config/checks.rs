@@ -158,7 +158,12 @@ impl Checks<'_> {
             let at = KeyPath::from("reservation").key("renew_every");
             self.found.add(at, "must be less than half of `reservation.lifetime`");
         }
-        Reservation { lifetime, renew_every }
+        let slice_output_tokens = reservation.slice_output_tokens.0;
+        if slice_output_tokens > COUNT_MAX {
+            let at = KeyPath::from("reservation").key("slice_output_tokens");
+            self.found.add(at, format!("must be from 0 to {COUNT_MAX}"));
+        }
+        Reservation { lifetime, renew_every, slice_output_tokens }
     }
 
     fn missing_credential_status(&mut self, errors: &schema::Errors) -> u16 {

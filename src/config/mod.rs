@@ -156,6 +156,8 @@ pub struct Reservation {
     pub lifetime: Duration,
     /// How often live ones are renewed; less than half of `lifetime`.
     pub renew_every: Duration,
+    /// Reserved at a time for a stream paid by key; 0: all of its output limit at once.
+    pub slice_output_tokens: u64,
 }
 
 /// Which words a 402 uses (WIRE.md section 3).

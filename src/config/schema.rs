@@ -82,6 +82,7 @@ pub(super) struct RateLimits {
 pub(super) struct Reservation {
     pub(super) lifetime: Lasting,
     pub(super) renew_every: Lasting,
+    pub(super) slice_output_tokens: Whole,
 }
 
 #[derive(Debug, Deserialize)]

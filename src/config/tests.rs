@@ -284,8 +284,11 @@ const MISTAKES: &[(&str, &[&str])] = &[
         &["2: errors.missing_credential_status: must be 401 or 402"],
     ),
     (
-        "reservation:\n  lifetime: 10s\n",
-        &["1: reservation.renew_every: must be less than half of `reservation.lifetime`"],
+        "reservation:\n  lifetime: 10s\n  slice_output_tokens: 2_000_000_000\n",
+        &[
+            "1: reservation.renew_every: must be less than half of `reservation.lifetime`",
+            "3: reservation.slice_output_tokens: must be from 0 to 1000000000",
+        ],
     ),
     ("data_dir: /full/x", &["1: data_dir: /full is read-only"]),
     ("data_dir: ''", &["1: data_dir: is required"]),

@@ -6,6 +6,7 @@
 
 use super::Edge;
 use super::context::{Ctx, Stage};
+use super::rolling::Holding;
 use crate::crash::{self, Step};
 use crate::ids::AccountId;
 use crate::ledger::{Ledger, Receipt, Record, Unsettled};
@@ -22,13 +23,21 @@ impl<L: Ledger> Edge<L> {
     /// Ends the reservation if one is open; afterwards none is.
     pub(super) async fn close(&self, ctx: &mut Ctx) -> Closed {
         let stage = std::mem::replace(&mut ctx.stage, Stage::Closed);
-        let Stage::Reserved(ticket) = stage else {
+        let Stage::Reserved(mut ticket) = stage else {
             ctx.stage = stage;
             return Closed { receipt: None, change_for: None };
         };
+        // An extension under way does not matter any more, but its reservation does.
+        drop(ticket.land().await);
+        let change_for = ticket.wants_change.then(|| ticket.payer.clone());
         let verdict = ticket.verdict(&ctx.meter.usage());
+        ctx.log.reserved = ticket.reserved;
+        let Holding::Here(reservation) = ticket.reservation else {
+            log::error!("request {}: its reservation is lost to the reaper", ctx.request_id);
+            return Closed { receipt: None, change_for };
+        };
         let ended = match &verdict {
-            None => self.till.ledger().release(ticket.reservation).await,
+            None => self.till.ledger().release(reservation).await,
             Some(verdict) => {
                 let record = Record {
                     request_id: ctx.request_id.clone(),
@@ -39,7 +48,7 @@ impl<L: Ledger> Edge<L> {
                     output_tokens: verdict.tokens.output,
                 };
                 let cost = verdict.cost.total;
-                self.till.ledger().settle(ticket.reservation, cost, record).await
+                self.till.ledger().settle(reservation, cost, record).await
             }
         };
         ctx.log.verdict = verdict;
@@ -58,7 +67,7 @@ impl<L: Ledger> Edge<L> {
         };
         ctx.log.receipt = receipt;
         crash::point(Step::Settled);
-        Closed { receipt, change_for: ticket.wants_change.then_some(ticket.payer) }
+        Closed { receipt, change_for }
     }
 
     /// The change of a request paid by `X-Cashu`. `None` when there is none, or when it cannot

@@ -12,6 +12,7 @@ mod meter;
 mod order;
 mod origin;
 mod peers;
+mod rolling;
 pub mod serve;
 
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::Method;
 use http::header::{ACCEPT_ENCODING, AUTHORIZATION, HOST};
-use lua_free_filters::{End, HeaderEdits, Route, Tokens, billable, request_id, scrub};
+use lua_free_filters::{End, HeaderEdits, Route, Tokens, Usage, billable, request_id, scrub};
 use pingora::connectors::http::Connector;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
@@ -93,7 +94,7 @@ impl<L: Ledger> Edge<L> {
                 return self.refuse_early(session, ctx, &refusal, per_request, ecash).await;
             }
         };
-        let reserved = match self.order(route, body) {
+        let reserved = match self.order(route, body, payer.per_request) {
             Ok(order) => {
                 ctx.log.model.clone_from(&order.offer.model.id);
                 self.reserve(ctx, &payer, &order).await.map(|()| order)
@@ -209,6 +210,7 @@ impl<L: Ledger> ProxyHttp for Edge<L> {
         ctx: &mut Ctx,
     ) -> pingora::Result<Option<Duration>> {
         let Ctx { meter, stage, .. } = ctx;
+        let stage = &*stage;
         let mut annotate = |tokens: &Tokens| match stage {
             Stage::Reserved(ticket) => {
                 let cost = ticket.offer.price.cost(tokens);
@@ -217,8 +219,12 @@ impl<L: Ledger> ProxyHttp for Edge<L> {
             }
             Stage::Unpaid | Stage::Closed => String::new(),
         };
+        let mut afforded = |usage: &Usage| match stage {
+            Stage::Reserved(ticket) => ticket.covers(usage),
+            Stage::Unpaid | Stage::Closed => true,
+        };
         if let Some(chunk) = body.take() {
-            *body = Some(meter.push(chunk, &mut annotate));
+            *body = Some(meter.push(chunk, &mut annotate, &mut afforded));
         }
         if end_of_stream {
             let rest = meter.finish(End::Clean, &mut annotate).map_err(|_| {

@@ -15,6 +15,7 @@ mod metering;
 mod outage;
 mod rate_limits;
 mod recovery;
+mod rolling;
 mod secrets;
 mod support;
 mod tls;

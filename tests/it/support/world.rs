@@ -148,6 +148,12 @@ impl World {
         self.key_of(&ecash).await
     }
 
+    /// A key with a fresh balance of exactly this many msat, of a mint that issues them.
+    pub(crate) async fn key_of_msat(&self, amount: u64) -> Key {
+        let ecash = self.faucet.cashu(amount, CurrencyUnit::Msat, TokenFormat::B).await.unwrap();
+        self.key_of(&ecash).await
+    }
+
     /// The key that this Cashu token opens.
     pub(crate) async fn key_of(&self, ecash: &str) -> Key {
         let asked = json!({"initial_balance_token": ecash});
