@@ -37,7 +37,15 @@ pub fn serve(config: Config) -> Result<(), String> {
     let till = runtime.block_on(open(&config))?;
     drop(runtime);
     log::info!("recovered and ready to listen after {} ms", started.elapsed().as_millis());
-    edge::serve::serve(edge::serve::Parts { config, prices: Arc::new(prices), upstreams, till })
+    let parts = edge::serve::Parts {
+        config,
+        prices: Arc::new(prices),
+        upstreams,
+        till,
+        // This ledger is on the same disk as a spool would be.
+        spool: None,
+    };
+    edge::serve::serve(parts)
 }
 
 async fn open(config: &Config) -> Result<Till<Embedded>, String> {

@@ -1,14 +1,16 @@
 //! The one place where a request ends with the ledger.
 //!
 //! Whatever happened, the open reservation is taken out of the stage exactly once and settled
-//! at what the meter concluded, or released when nothing was delivered. A ledger that does not
-//! answer leaves the cost as accrued on the dropped reservation, which the reaper ends.
+//! at what the meter concluded, or released when nothing was delivered. When the ledger does not
+//! answer, the spool takes over; without one the cost stays as accrued on the dropped
+//! reservation, which the reaper ends.
 
 use super::Edge;
 use super::context::{Ctx, Stage};
 use super::rolling::Holding;
 use crate::crash::{self, Step};
 use crate::ids::AccountId;
+use crate::ledger::spool::End;
 use crate::ledger::{Ledger, Receipt, Record, Unsettled};
 use crate::money::Msat;
 use crate::till::{CashuToken, RefundAsk};
@@ -36,28 +38,28 @@ impl<L: Ledger> Edge<L> {
             log::error!("request {}: its reservation is lost to the reaper", ctx.request_id);
             return Closed { receipt: None, change_for };
         };
-        let ended = match &verdict {
-            None => self.till.ledger().release(reservation).await,
-            Some(verdict) => {
-                let record = Record {
+        let end = || match &verdict {
+            None => End::Release,
+            Some(verdict) => End::Settle {
+                cost: verdict.cost.total,
+                record: Record {
                     request_id: ctx.request_id.clone(),
                     model: ticket.offer.model.id.clone(),
                     usage_source: verdict.source.name(),
                     input_tokens: verdict.tokens.input,
                     cached_input_tokens: verdict.tokens.cached_input,
                     output_tokens: verdict.tokens.output,
-                };
-                let cost = verdict.cost.total;
-                self.till.ledger().settle(reservation, cost, record).await
-            }
+                },
+            },
         };
-        ctx.log.verdict = verdict;
-        let receipt = match ended {
+        let receipt = match end().tell(self.till.ledger(), reservation).await {
             Ok(receipt) => Some(receipt),
             Err(Unsettled::NoAnswer { reservation, why }) => {
-                let cost = verdict.map_or(Msat::ZERO, |verdict| verdict.cost.total);
-                reservation.note_accrued(cost);
-                log::error!("request {}: left to the reaper: {why}", ctx.request_id);
+                log::error!("request {}: no receipt: {why}", ctx.request_id);
+                match &self.spool {
+                    Some(spool) => spool.keep(reservation, end()).await,
+                    None => reservation.note_accrued(end().cost()),
+                }
                 None
             }
             Err(Unsettled::Forgotten) => {
@@ -65,6 +67,7 @@ impl<L: Ledger> Edge<L> {
                 None
             }
         };
+        ctx.log.verdict = verdict;
         ctx.log.receipt = receipt;
         crash::point(Step::Settled);
         Closed { receipt, change_for }

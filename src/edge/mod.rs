@@ -37,6 +37,7 @@ use crate::config::Config;
 use crate::error::{Kind, Refusal};
 use crate::ids::fresh_request_id;
 use crate::ledger::Ledger;
+use crate::ledger::spool::Spool;
 use crate::money::Msat;
 use crate::pricing::PriceList;
 use crate::till::Till;
@@ -50,6 +51,8 @@ pub struct Edge<L: Ledger> {
     peers: Peers,
     connector: Connector,
     till: Till<L>,
+    /// Where the ledger is another server.
+    spool: Option<Spool<L>>,
     api: axum::Router,
     open: Arc<OpenCount>,
 }

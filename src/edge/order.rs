@@ -235,10 +235,14 @@ impl<L: Ledger> Edge<L> {
             lifetime: self.config.reservation.lifetime,
             limits: self.config.rate_limits,
         };
-        self.till.ledger().admit(ask).await.map_err(|error| {
+        let admitted = self.till.ledger().admit(ask).await.map_err(|error| {
             log::error!("admission: {error}");
             Refusal::ledger_unavailable()
-        })
+        })?;
+        if let Some(spool) = &self.spool {
+            spool.ledger_answered();
+        }
+        Ok(admitted)
     }
 
     fn reserved(&self, ctx: &mut Ctx, payer: &Payer, order: &Order, admitted: Admitted) {

@@ -13,6 +13,7 @@ mod journal;
 pub mod reaper;
 pub mod redis;
 mod reservation;
+pub mod spool;
 pub mod terms;
 
 use std::future::Future;
