@@ -12,6 +12,7 @@ use crate::ledger::embedded::Embedded;
 use crate::ledger::{audit, reaper};
 use crate::pricing::PriceList;
 use crate::store::Store;
+use crate::telemetry::{Counted, Finding, Metrics, audit_every};
 use crate::till::Till;
 use crate::upstream::Upstreams;
 use crate::wallet::Wallet;
@@ -34,8 +35,19 @@ pub fn serve(config: Config) -> Result<(), String> {
         .enable_all()
         .build()
         .map_err(|error| error.to_string())?;
-    let till = runtime.block_on(open(&config))?;
+    let metrics = Metrics::default();
+    let till = runtime.block_on(open(&config, &metrics))?;
     drop(runtime);
+    if let Some(every) = config.audit_every {
+        let database = config.data_dir.join(DATABASE);
+        audit_every(every, metrics.clone(), move || match audit::run(&database) {
+            Ok(report) => Ok(Finding {
+                drift: report.owed.saturating_sub(report.held),
+                contradictions: report.findings,
+            }),
+            Err(error) => Err(error.0),
+        })?;
+    }
     log::info!("recovered and ready to listen after {} ms", started.elapsed().as_millis());
     let parts = edge::serve::Parts {
         config,
@@ -44,17 +56,19 @@ pub fn serve(config: Config) -> Result<(), String> {
         till,
         // This ledger is on the same disk as a spool would be.
         spool: None,
+        metrics,
     };
     edge::serve::serve(parts)
 }
 
-async fn open(config: &Config) -> Result<Till<Embedded>, String> {
+async fn open(config: &Config, metrics: &Metrics) -> Result<Till<Counted<Embedded>>, String> {
     let database = config.data_dir.join(DATABASE);
     std::fs::create_dir_all(&config.data_dir)
         .map_err(|error| format!("{}: {error}", config.data_dir.display()))?;
     let store = Store::open(&database, &audit::schema()).map_err(|error| error.0)?;
     let ledger = Embedded::new(store.clone(), Clock::System);
     let expired = ledger.expire_all().await.map_err(|error| error.to_string())?;
+    let ledger = Counted::new(ledger, metrics.clone());
     let wallet = Wallet::open(&config.data_dir, store, &config.mints, config.mint_timeout)
         .await
         .map_err(|error| error.to_string())?;

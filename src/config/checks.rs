@@ -47,6 +47,7 @@ pub(super) fn check(file: File, outside: &dyn Outside, found: &mut Found) -> Con
         dialect: file.errors.dialect,
         cost_chunk: file.stream.cost_chunk,
         mint_timeout: file.mint_timeout.0,
+        audit_every: file.audit.every.0,
         btc_usd_cents,
     }
 }

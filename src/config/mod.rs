@@ -72,6 +72,8 @@ pub struct Config {
     /// For every key that has none of its own.
     pub rate_limits: terms::Limits,
     pub reservation: Reservation,
+    /// How often the books are added up again beside the traffic.
+    pub audit_every: Option<Duration>,
     pub refunds_alias: bool,
     pub missing_credential_status: u16,
     pub dialect: Dialect,

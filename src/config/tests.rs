@@ -283,6 +283,8 @@ const MISTAKES: &[(&str, &[&str])] = &[
         "errors:\n  missing_credential_status: 403",
         &["2: errors.missing_credential_status: must be 401 or 402"],
     ),
+    ("audit: {every: 0s}", &["1: audit.every: must be longer than nothing"]),
+    ("audit: {every: 7}", &["1: audit.every: `7` is not DURATION"]),
     (
         "reservation:\n  lifetime: 10s\n  slice_output_tokens: 2_000_000_000\n",
         &[

@@ -16,7 +16,7 @@ use pingora::proxy::{ProxyHttp, Session};
 use pingora::{Error, ErrorType};
 
 use super::Edge;
-use super::answer::{self, Framing};
+use super::answer::Framing;
 use super::context::{Ctx, Verdict};
 use super::meter::Meter;
 use super::order::Order;
@@ -264,7 +264,7 @@ impl<L: Ledger> Edge<L> {
         ctx.log.ended = "upstream broke";
         self.end_meter(ctx, End::Broken);
         if was_stream {
-            let event = answer::error_event(&broke.refusal(), &ctx.request_id);
+            let event = self.error_event(ctx, &broke.refusal());
             let write = session.write_response_body(Some(event), false);
             let (_closed, _written) = tokio::join!(self.close(ctx), write);
         } else {

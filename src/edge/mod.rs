@@ -40,6 +40,7 @@ use crate::ledger::Ledger;
 use crate::ledger::spool::Spool;
 use crate::money::Msat;
 use crate::pricing::PriceList;
+use crate::telemetry::Metrics;
 use crate::till::Till;
 use crate::upstream::Upstreams;
 
@@ -53,6 +54,7 @@ pub struct Edge<L: Ledger> {
     till: Till<L>,
     /// Where the ledger is another server.
     spool: Option<Spool<L>>,
+    metrics: Metrics,
     api: axum::Router,
     open: Arc<OpenCount>,
 }
@@ -71,6 +73,9 @@ impl<L: Ledger> Edge<L> {
         request.headers_mut().clone_from(&head.headers);
         request.extensions_mut().insert(api::RequestId(ctx.request_id.clone()));
         let (parts, body) = api::answer(&self.api, request).await.into_parts();
+        if let Some(api::RefusalCode(code)) = parts.extensions.get() {
+            self.metrics.refused(code);
+        }
         let lines = parts.headers.iter().map(|(name, value)| (name.clone(), value.clone()));
         self.write_whole(session, parts.status, lines.collect(), body).await
     }

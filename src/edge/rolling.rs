@@ -12,7 +12,6 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use super::Edge;
-use super::answer;
 use super::context::{Ctx, Ticket};
 use super::order::in_words;
 use crate::error::{Kind, Refusal};
@@ -223,7 +222,7 @@ impl<L: Ledger> Edge<L> {
         ctx.log.ended = refusal.code();
         let closing = ctx.meter.closing().unwrap_or_default();
         self.end_meter(ctx, End::Broken);
-        let why = answer::error_event(refusal, &ctx.request_id);
+        let why = self.error_event(ctx, refusal);
         let last = [closing.as_bytes(), &why, b"data: [DONE]\n\n"].concat();
         let write = session.write_response_body(Some(last.into()), true);
         let (_closed, written) = tokio::join!(self.close(ctx), write);

@@ -18,4 +18,5 @@ mod recovery;
 mod rolling;
 mod secrets;
 mod support;
+mod telemetry;
 mod tls;
