@@ -5,7 +5,8 @@
 //! body. It calls the `ProxyHttp` hooks in their usual order and has two ways to answer:
 //!
 //! * *flowing*: an event stream paid by key. The head leaves at once, every event as it
-//!   arrives; the settle is sent just before the last byte, and not waited for.
+//!   arrives; the settle is sent just before the last byte, and not waited for. Where money is
+//!   reserved slice by slice, it ends where that does.
 //! * *held*: a document, or anything paid by `X-Cashu`. The head waits for the cost and the
 //!   change. Beyond `limits.held_bytes_max` it flows after all, and the change is claimed.
 

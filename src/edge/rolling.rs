@@ -158,11 +158,9 @@ impl<L: Ledger> Edge<L> {
     /// Asks for the next slice when no more than half of the last one is left, and does not wait
     /// for the answer. Whatever that is, it counts when the money is used up.
     async fn look_ahead(&self, ctx: &mut Ctx) {
+        let Some(slice) = self.slice() else { return };
         let usage = ctx.meter.usage();
-        let (Some(slice), Some(ticket)) = (self.slice(), ctx.ticket_mut()) else { return };
-        if !ticket.rolls() {
-            return;
-        }
+        let Some(ticket) = ctx.ticket_mut().filter(|ticket| ticket.rolls()) else { return };
         match &ticket.reservation {
             Holding::Away(task) if !task.is_finished() => return,
             Holding::Away(_) | Holding::Here(_) | Holding::Lost => {}

@@ -1,7 +1,7 @@
 //! What the operator's monitoring reads: counters and gauges, in the words of Prometheus.
 //!
 //! Handles are made at start; counting is one atomic increment, and what is known elsewhere is
-//! looked at when it is asked for. Everything here is a whole number: milliseconds, msat, counts.
+//! looked at when it is asked for. Everything here is a whole number: seconds, msat, counts.
 //! No label carries what a client chose, so the number of series is bounded.
 
 mod audits;
