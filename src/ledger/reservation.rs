@@ -9,8 +9,9 @@ use super::Renewal;
 use crate::ids::{AccountId, ReservationId};
 use crate::money::Msat;
 
-/// An open reservation: an obligation to end it. Consumed by [`Ledger::settle`] or
-/// [`Ledger::release`]; dropped on any other path, the reaper ends it with what had accrued.
+/// An open reservation: an obligation to end it. Consumed by [`settle`](super::Ledger::settle) or
+/// [`release`](super::Ledger::release); dropped on any other path, the reaper ends it with what
+/// had accrued.
 ///
 /// ```compile_fail
 /// fn twice(reservation: nutgate::ledger::Reservation) {
