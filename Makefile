@@ -1,6 +1,6 @@
 # The only command interface: people and CI run these and nothing else.
 
-.PHONY: help demo test check bench advisories
+.PHONY: help demo test check chaos bench advisories
 .DEFAULT_GOAL := help
 
 BUILT := $(or $(CARGO_TARGET_DIR),target)
@@ -52,6 +52,11 @@ check: ## Format, lints, layering and dependency rules: the quick half of a revi
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo test --locked -p nutgate --test tidy
 	$(DENY)
+
+chaos: ## Kill gateways and Redis hundreds of times under load, and count the money (minutes)
+	@tests/scripts/need $(BUILD_TOOLS) nextest redis-server postgres
+	NUTGATE_CHAOS=full cargo nextest run --locked -p nutgate --test it --no-capture \
+		chaos:: fleet::a_ledger_that_pauses
 
 bench: ## Measure against a plain Pingora proxy (release build; minutes)
 	@tests/scripts/need $(BUILD_TOOLS)

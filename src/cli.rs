@@ -74,11 +74,10 @@ fn check(config: Config) -> ExitCode {
 }
 
 fn audit(config: Config) -> ExitCode {
-    let database = config.data_dir.join(nutgate::serve::DATABASE);
-    let report = match nutgate::ledger::audit::run(&database) {
+    let report = match nutgate::serve::audit(&config) {
         Ok(report) => report,
         Err(error) => {
-            say(io::stderr(), format_args!("{}: {error}", database.display()));
+            say(io::stderr(), error);
             return ExitCode::from(FAILED);
         }
     };

@@ -14,6 +14,7 @@ pub mod money;
 pub mod pricing;
 pub mod serve;
 pub mod store;
+pub mod telemetry;
 pub mod till;
 pub mod upstream;
 pub mod wallet;

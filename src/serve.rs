@@ -1,22 +1,28 @@
 //! From a configuration to a running gateway.
 //!
 //! The order is the promise: what a dead process left is completed or undone before the first
-//! request is accepted.
+//! request is accepted. One machine keeps ledger and wallet in its data directory; a fleet
+//! shares a Redis and a PostgreSQL, and a gateway of it keeps nothing but what it could not
+//! deliver to them yet.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::clock::{Clock, Stopwatch};
-use crate::config::Config;
+use crate::config::{Config, Fleet};
 use crate::edge;
-use crate::ledger::embedded::Embedded;
-use crate::ledger::{audit, reaper};
+use crate::ledger::embedded::{self, Embedded};
+use crate::ledger::redis::Redis;
+use crate::ledger::spool::Spool;
+use crate::ledger::{Ledger, audit, reaper, redis};
 use crate::pricing::PriceList;
-use crate::store::Store;
+use crate::store::{Db, Store};
+use crate::telemetry::{Counted, Finding, Metrics, audit_every};
 use crate::till::Till;
 use crate::upstream::Upstreams;
 use crate::wallet::Wallet;
 
-/// Opens the data directory, recovers, and listens until a signal says otherwise.
+/// Opens ledger and wallet, recovers, and listens until a signal says otherwise.
 ///
 /// # Errors
 /// What keeps the gateway from starting, in words for the operator.
@@ -30,35 +36,117 @@ pub fn serve(config: Config) -> Result<(), String> {
             .collect::<String>()
     })?;
     let upstreams = Upstreams::new(&config.upstreams)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| error.to_string())?;
-    let till = runtime.block_on(open(&config))?;
-    drop(runtime);
-    log::info!("recovered and ready to listen after {} ms", started.elapsed().as_millis());
-    edge::serve::serve(edge::serve::Parts { config, prices: Arc::new(prices), upstreams, till })
-}
-
-async fn open(config: &Config) -> Result<Till<Embedded>, String> {
-    let database = config.data_dir.join(DATABASE);
     std::fs::create_dir_all(&config.data_dir)
         .map_err(|error| format!("{}: {error}", config.data_dir.display()))?;
-    let store = Store::open(&database, &audit::schema()).map_err(|error| error.0)?;
-    let ledger = Embedded::new(store.clone(), Clock::System);
-    let expired = ledger.expire_all().await.map_err(|error| error.to_string())?;
-    let wallet = Wallet::open(&config.data_dir, store, &config.mints, config.mint_timeout)
-        .await
-        .map_err(|error| error.to_string())?;
-    let reservation = &config.reservation;
-    let (lifetime, every) = (reservation.lifetime, reservation.renew_every);
-    wallet.handle().spawn(reaper::run(ledger.clone(), lifetime, every));
-    wallet.prefetch();
-    let till = Till::open(ledger, wallet);
-    let recovery = till.recover().await;
-    log::info!("recovery: {} reservations ended, {recovery:?}", expired.len());
-    Ok(till)
+    let metrics = Metrics::default();
+    if let Some(every) = config.audit_every {
+        let audited = config.clone();
+        audit_every(every, metrics.clone(), move || finding(&audited))?;
+    }
+    let parts = Parts { config, prices: Arc::new(prices), upstreams, metrics, started };
+    match parts.config.fleet.clone() {
+        None => parts.one_machine(),
+        Some(fleet) => parts.fleet(&fleet),
+    }
+}
+
+/// What does not depend on where the ledger is.
+struct Parts {
+    config: Arc<Config>,
+    prices: Arc<PriceList>,
+    upstreams: Upstreams,
+    metrics: Metrics,
+    started: Stopwatch,
+}
+
+impl Parts {
+    fn one_machine(self) -> Result<(), String> {
+        let till = block_on(async {
+            let store = Store::open(&database(&self.config), embedded::SCHEMA);
+            let store = store.map_err(|error| error.0)?;
+            let ledger = Embedded::new(store.clone(), Clock::System);
+            let expired = ledger.expire_all().await.map_err(|error| error.to_string())?;
+            log::info!("recovery: {} reservations ended", expired.len());
+            let ledger = Counted::new(ledger, self.metrics.clone());
+            self.till(ledger, store.into()).await
+        })?;
+        self.listen(till, None)
+    }
+
+    fn fleet(self, fleet: &Fleet) -> Result<(), String> {
+        let (till, spool) = block_on(async {
+            let redis = ledger_of(fleet)?;
+            let ledger = Counted::new(redis.clone(), self.metrics.clone());
+            let spool = Spool::open(&self.config.data_dir.join(SPOOL), ledger.clone()).await;
+            let spool = spool.map_err(|error| error.0)?;
+            redis.handle().spawn(spool.clone().run());
+            Ok((self.till(ledger, wallet_of(fleet)?).await?, spool))
+        })?;
+        self.listen(till, Some(spool))
+    }
+
+    async fn till<L: Ledger>(&self, ledger: L, db: Db) -> Result<Till<L>, String> {
+        let Config { seed_file, mints, mint_timeout, reservation, .. } = &*self.config;
+        let wallet = Wallet::open(db, seed_file, mints, *mint_timeout)
+            .await
+            .map_err(|error| error.to_string())?;
+        let (lifetime, every) = (reservation.lifetime, reservation.renew_every);
+        wallet.handle().spawn(reaper::run(ledger.clone(), lifetime, every));
+        wallet.prefetch();
+        let till = Till::open(ledger, wallet);
+        let recovery = till.recover().await;
+        log::info!("recovery: {recovery:?}");
+        Ok(till)
+    }
+
+    fn listen<L: Ledger>(self, till: Till<L>, spool: Option<Spool<L>>) -> Result<(), String> {
+        let Self { config, prices, upstreams, metrics, started } = self;
+        log::info!("recovered and ready to listen after {} ms", started.elapsed().as_millis());
+        let parts = edge::serve::Parts { config, prices, upstreams, till, spool, metrics };
+        edge::serve::serve(parts)
+    }
+}
+
+/// Audits what this configuration names, whether a gateway is running on it or not.
+///
+/// # Errors
+/// It cannot be read, which is not the same as a finding.
+pub fn audit(config: &Config) -> Result<audit::Report, String> {
+    let Some(fleet) = &config.fleet else {
+        let database = database(config);
+        return audit::run(&database).map_err(|error| format!("{}: {error}", database.display()));
+    };
+    block_on(async {
+        let ledger = ledger_of(fleet)?;
+        redis::audit::run(&ledger, &wallet_of(fleet)?).await.map_err(|error| error.to_string())
+    })
+}
+
+/// What an audit made beside the traffic tells the metrics.
+fn finding(config: &Config) -> Result<Finding, String> {
+    let report = audit(config)?;
+    let drift = report.owed.saturating_sub(report.held);
+    Ok(Finding { drift, contradictions: report.findings })
+}
+
+fn ledger_of(fleet: &Fleet) -> Result<Redis, String> {
+    Redis::open(fleet.redis.reveal(), fleet.ledger_timeout)
+        .map_err(|why| format!("fleet.redis: {why}"))
+}
+
+fn wallet_of(fleet: &Fleet) -> Result<Db, String> {
+    Db::postgres(fleet.postgres.reveal()).map_err(|why| format!("fleet.postgres: {why}"))
 }
 
 /// The one database of a data directory.
-pub const DATABASE: &str = "nutgate.db";
+fn database(config: &Config) -> PathBuf {
+    config.data_dir.join("nutgate.db")
+}
+
+fn block_on<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| error.to_string())?.block_on(work)
+}
+
+/// In the data directory of a gateway whose ledger is another server.
+const SPOOL: &str = "spool.db";

@@ -25,4 +25,6 @@ pub use edits::{EDITS_MAX, HeaderEdits, TooManyEdits};
 pub use peek::{PeekRefusal, Peeked, UsageAsk};
 pub use rewrite::Splice;
 pub use route::{Route, billable};
-pub use usage::{ChatJson, ChatStream, Delivered, End, JsonAnswer, NotJson, Tokens, Usage};
+pub use usage::{
+    ChatJson, ChatStream, Delivered, End, JsonAnswer, NotJson, Tokens, Usage, Withheld,
+};

@@ -78,6 +78,11 @@ impl Splitter {
         (!held.is_empty()).then(|| self.event(Cow::Owned(held)))
     }
 
+    /// Takes back an event that is to be given again.
+    pub fn put_back(&mut self, event: &Event<'_>) {
+        self.started &= event.mark == 0;
+    }
+
     /// How many events were too large to be read.
     pub fn oversized(&self) -> u64 {
         self.oversized

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use lua_free_filters::{ChatJson, ChatStream, End, Tokens};
+use lua_free_filters::{ChatJson, ChatStream, End, Tokens, Usage};
 use proptest::prelude::*;
 
 #[test]
@@ -65,6 +65,43 @@ proptest! {
 }
 
 #[test]
+fn a_stream_let_through_piece_by_piece_is_the_same_stream() {
+    for file in files("sse") {
+        let stream = read(&file);
+        for show in [true, false] {
+            let whole = run(show, &[&stream]);
+            for text_bytes in 1..20 {
+                let in_one = in_pieces(show, &[&stream], text_bytes);
+                assert_eq!(in_one, whole, "{} by {text_bytes}", file.display());
+                let bytes: Vec<&[u8]> = stream.chunks(1).collect();
+                let by_byte = in_pieces(show, &bytes, text_bytes);
+                assert_eq!(by_byte, whole, "{} by {text_bytes}, byte by byte", file.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_stream_that_is_cut_where_the_money_ends_is_whole_up_to_there_and_closes() {
+    for file in files("sse") {
+        let stream = read(&file);
+        let whole = run(true, &[&stream]).0;
+        for text_bytes in 0..40 {
+            let (passed, closing, usage) = cut(&[&stream], text_bytes);
+            let name = file.display();
+            assert!(whole.starts_with(&passed), "{name} at {text_bytes}");
+            assert!(passed.is_empty() || passed.ends_with(b"\n") || passed.ends_with(b"\r"));
+            assert!(delivered(&usage).is_none_or(|bytes| bytes <= text_bytes), "{name}");
+            if let Some(closing) = &closing {
+                assert!(closing.starts_with("data: {") && closing.ends_with("}\n\n"), "{name}");
+            }
+            let bytes: Vec<&[u8]> = stream.chunks(1).collect();
+            assert_eq!(cut(&bytes, text_bytes), (passed, closing, usage), "{name} byte by byte");
+        }
+    }
+}
+
+#[test]
 fn bodies_give_the_expected_output_and_verdict() {
     for file in files("json") {
         let body = read(&file);
@@ -90,6 +127,10 @@ fn run(show: bool, chunks: &[&[u8]]) -> (Vec<u8>, String) {
     for chunk in chunks {
         output.extend_from_slice(&clean.push(Bytes::copy_from_slice(chunk), &mut price));
     }
+    finish(clean, output)
+}
+
+fn finish(mut clean: ChatStream, mut output: Vec<u8>) -> (Vec<u8>, String) {
     let mut broken = clean.clone();
     let (held, usage) = clean.finish(End::Clean);
     output.extend_from_slice(&held);
@@ -101,6 +142,48 @@ fn run(show: bool, chunks: &[&[u8]]) -> (Vec<u8>, String) {
         clean.errored()
     );
     (output, verdict)
+}
+
+fn delivered(usage: &Usage) -> Option<u64> {
+    match usage {
+        Usage::Partial(delivered) => Some(delivered.text_bytes),
+        Usage::Reported(_) | Usage::Nothing => None,
+    }
+}
+
+/// As [`run`], with so many more bytes of text afforded whenever they are used up.
+fn in_pieces(show: bool, chunks: &[&[u8]], text_bytes: u64) -> (Vec<u8>, String) {
+    let mut tap = ChatStream::new(show);
+    let mut output = Vec::new();
+    let mut covered = text_bytes;
+    for chunk in chunks {
+        let mut next = Some(Bytes::copy_from_slice(chunk));
+        while let Some(chunk) = next.take() {
+            let mut afforded = |usage: &Usage| delivered(usage).is_none_or(|n| n <= covered);
+            let (passed, withheld) = tap.push_while(chunk, &mut price, &mut afforded);
+            output.extend_from_slice(&passed);
+            next = withheld.map(|withheld| withheld.bytes);
+            covered += if next.is_some() { text_bytes } else { 0 };
+        }
+    }
+    finish(tap, output)
+}
+
+/// What passes until the text that is afforded is used up, and how the stream is then ended.
+fn cut(chunks: &[&[u8]], text_bytes: u64) -> (Vec<u8>, Option<String>, Usage) {
+    let mut tap = ChatStream::new(true).with_closing();
+    let mut output = Vec::new();
+    for chunk in chunks {
+        let chunk = Bytes::copy_from_slice(chunk);
+        let mut afforded = |usage: &Usage| delivered(usage).is_none_or(|n| n <= text_bytes);
+        let (passed, withheld) = tap.push_while(chunk, &mut price, &mut afforded);
+        output.extend_from_slice(&passed);
+        if withheld.is_some() {
+            break;
+        }
+    }
+    let usage = tap.finish(End::Broken).1;
+    (output, tap.closing(), usage)
 }
 
 fn price(tokens: &Tokens) -> String {

@@ -9,6 +9,7 @@ mod cors;
 mod health;
 mod info;
 mod input;
+mod metrics;
 mod models;
 mod render;
 
@@ -32,6 +33,7 @@ use crate::error::{Kind, Refusal};
 use crate::ids::fresh_request_id;
 use crate::ledger::Ledger;
 use crate::pricing::PriceList;
+use crate::telemetry::Metrics;
 use crate::till::Till;
 
 pub use balance::{redeem_refusal, refund_refusal};
@@ -55,6 +57,10 @@ pub struct ApiState<L: Ledger> {
 #[derive(Clone, Debug)]
 pub struct RequestId(pub String);
 
+/// The code of a refusal, handed back as an extension of the answer.
+#[derive(Clone, Copy, Debug)]
+pub struct RefusalCode(pub &'static str);
+
 /// The public routes.
 pub fn router<L: Ledger>(state: ApiState<L>) -> Router {
     let documents = documents(&state.config, &state.prices);
@@ -63,8 +69,12 @@ pub fn router<L: Ledger>(state: ApiState<L>) -> Router {
 }
 
 /// The admin listener's routes.
-pub fn admin_router(config: &Arc<Config>) -> Router {
-    let routes = Router::new().route("/healthz", get(health::healthz)).fallback(nothing_here);
+pub fn admin_router(config: &Arc<Config>, metrics: Metrics) -> Router {
+    let routes = Router::new()
+        .route("/healthz", get(health::healthz))
+        .route("/metrics", get(metrics::metrics))
+        .with_state(metrics)
+        .fallback(nothing_here);
     finished(routes, config)
 }
 
@@ -159,6 +169,7 @@ async fn finish(State(config): State<Arc<Config>>, request: Request, next: Next)
     };
     if let Some(refused) = response.extensions_mut().remove::<Refused>() {
         let (status, headers, body) = render(&refused.refusal, &request_id, config.dialect);
+        response.extensions_mut().insert(RefusalCode(refused.refusal.code()));
         *response.status_mut() = status;
         *response.body_mut() = Body::from(body);
         set_all(response.headers_mut(), headers);

@@ -224,7 +224,7 @@ async fn ecash_sent_to_a_path_that_sells_nothing_goes_back_with_the_refusal() {
 
 #[tokio::test]
 async fn the_admin_listener_answers_its_health_and_nothing_of_the_public_one() {
-    let router = admin_router(&Arc::new(Config::default()));
+    let router = admin_router(&Arc::new(Config::default()), Metrics::default());
     for (path, status) in [("/healthz", 200), ("/v1/info", 404), ("/v1/chat/completions", 404)] {
         let request = Request::builder().uri(path).body(Bytes::new()).unwrap();
         assert_eq!(answer(&router, request).await.status(), status, "{path}");

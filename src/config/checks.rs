@@ -17,6 +17,7 @@ use super::{
 };
 use crate::ledger::terms;
 use crate::pricing;
+use crate::store;
 
 pub(super) fn check(file: File, outside: &dyn Outside, found: &mut Found) -> Config {
     let mut checks = Checks { outside, found };
@@ -47,6 +48,7 @@ pub(super) fn check(file: File, outside: &dyn Outside, found: &mut Found) -> Con
         dialect: file.errors.dialect,
         cost_chunk: file.stream.cost_chunk,
         mint_timeout: file.mint_timeout.0,
+        audit_every: file.audit.every.0,
         btc_usd_cents,
     }
 }
@@ -85,9 +87,16 @@ impl Checks<'_> {
 
     fn fleet(&mut self, fleet: schema::Fleet) -> Fleet {
         let at = KeyPath::from("fleet");
+        let redis = self.server(fleet.redis, &REDIS_SCHEMES, &at.key("redis"));
+        let postgres = self.server(fleet.postgres, &POSTGRES_SCHEMES, &at.key("postgres"));
+        if !self.found.has(&at.key("postgres"))
+            && let Err(problem) = store::check_address(postgres.reveal())
+        {
+            self.found.add(at.key("postgres"), problem);
+        }
         Fleet {
-            redis: self.server(fleet.redis, &REDIS_SCHEMES, &at.key("redis")),
-            postgres: self.server(fleet.postgres, &POSTGRES_SCHEMES, &at.key("postgres")),
+            redis,
+            postgres,
             ledger_timeout: fleet.ledger_timeout.map_or(LEDGER_TIMEOUT, |lasting| lasting.0),
         }
     }
@@ -158,7 +167,12 @@ impl Checks<'_> {
             let at = KeyPath::from("reservation").key("renew_every");
             self.found.add(at, "must be less than half of `reservation.lifetime`");
         }
-        Reservation { lifetime, renew_every }
+        let slice_output_tokens = reservation.slice_output_tokens.0;
+        if slice_output_tokens > COUNT_MAX {
+            let at = KeyPath::from("reservation").key("slice_output_tokens");
+            self.found.add(at, format!("must be from 0 to {COUNT_MAX}"));
+        }
+        Reservation { lifetime, renew_every, slice_output_tokens }
     }
 
     fn missing_credential_status(&mut self, errors: &schema::Errors) -> u16 {

@@ -72,6 +72,8 @@ pub struct Config {
     /// For every key that has none of its own.
     pub rate_limits: terms::Limits,
     pub reservation: Reservation,
+    /// How often the books are added up again beside the traffic.
+    pub audit_every: Option<Duration>,
     pub refunds_alias: bool,
     pub missing_credential_status: u16,
     pub dialect: Dialect,
@@ -156,6 +158,8 @@ pub struct Reservation {
     pub lifetime: Duration,
     /// How often live ones are renewed; less than half of `lifetime`.
     pub renew_every: Duration,
+    /// Reserved at a time for a stream paid by key; 0: all of its output limit at once.
+    pub slice_output_tokens: u64,
 }
 
 /// Which words a 402 uses (WIRE.md section 3).

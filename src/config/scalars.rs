@@ -15,6 +15,10 @@ use super::{CostChunk, Currency, Decimal, Dialect, Secret};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Lasting(pub(super) Duration);
 
+/// A length of time, or 0 for never.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Every(pub(super) Option<Duration>);
+
 /// A whole number, as in `10_000_000`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Whole(pub(super) u64);
@@ -46,6 +50,17 @@ impl FromWritten for Lasting {
             Some(Duration::ZERO) => Err("must be longer than nothing".to_owned()),
             Some(duration) if duration <= DURATION_MAX => Ok(Self(duration)),
             _ => Err(format!("`{text}` is longer than a week")),
+        }
+    }
+}
+
+impl FromWritten for Every {
+    const EXPECTED: &str = "0, or a duration like `10s` or `5m`";
+
+    fn from_written(text: &str) -> Result<Self, String> {
+        match text {
+            "0" => Ok(Self(None)),
+            _ => Lasting::from_written(text).map(|Lasting(every)| Self(Some(every))),
         }
     }
 }
@@ -172,7 +187,7 @@ macro_rules! deserialize_written {
     )*};
 }
 
-deserialize_written!(Lasting, Whole, Decimal, Address, Level, Dialect, CostChunk, Currency);
+deserialize_written!(Lasting, Every, Whole, Decimal, Address, Level, Dialect, CostChunk, Currency);
 
 /// Accepts text only, and its errors never show the value.
 impl<'de> Deserialize<'de> for Secret {

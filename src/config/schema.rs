@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_yaml::Value;
 
 use super::mistake::{Found, KeyPath, Step, did_you_mean};
-use super::scalars::{Address, Lasting, Level, Whole};
+use super::scalars::{Address, Every, Lasting, Level, Whole};
 use super::yaml::value_at;
 use super::{CostChunk, Currency, Decimal, Dialect, Secret};
 
@@ -29,6 +29,7 @@ pub(super) struct File {
     pub(super) limits: Limits,
     pub(super) rate_limits: RateLimits,
     pub(super) reservation: Reservation,
+    pub(super) audit: Audit,
     pub(super) errors: Errors,
     pub(super) stream: Stream,
     pub(super) headers: Headers,
@@ -82,6 +83,13 @@ pub(super) struct RateLimits {
 pub(super) struct Reservation {
     pub(super) lifetime: Lasting,
     pub(super) renew_every: Lasting,
+    pub(super) slice_output_tokens: Whole,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a mapping")]
+pub(super) struct Audit {
+    pub(super) every: Every,
 }
 
 #[derive(Debug, Deserialize)]

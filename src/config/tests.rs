@@ -283,14 +283,23 @@ const MISTAKES: &[(&str, &[&str])] = &[
         "errors:\n  missing_credential_status: 403",
         &["2: errors.missing_credential_status: must be 401 or 402"],
     ),
+    ("audit: {every: 0s}", &["1: audit.every: must be longer than nothing"]),
+    ("audit: {every: 7}", &["1: audit.every: `7` is not DURATION"]),
     (
-        "reservation:\n  lifetime: 10s\n",
-        &["1: reservation.renew_every: must be less than half of `reservation.lifetime`"],
+        "reservation:\n  lifetime: 10s\n  slice_output_tokens: 2_000_000_000\n",
+        &[
+            "1: reservation.renew_every: must be less than half of `reservation.lifetime`",
+            "3: reservation.slice_output_tokens: must be from 0 to 1000000000",
+        ],
     ),
     ("data_dir: /full/x", &["1: data_dir: /full is read-only"]),
     ("data_dir: ''", &["1: data_dir: is required"]),
     ("seed_file: ''", &["1: seed_file: names no file; null for `seed` in `data_dir`"]),
     ("fleet: {}\n", &["1: fleet.redis: is required", "1: fleet.postgres: is required"]),
+    (
+        "fleet:\n  redis: redis://r\n  postgres: postgresql://u:p@h/d?sslmode=prefer\n",
+        &["3: fleet.postgres: `sslmode` is `disable` or `verify-full`"],
+    ),
     (
         "fleet:\n  redis: http://r\n  postgres: 'postgresql://'\n  ledger_timeout: 1\n  pg: x\n",
         &[

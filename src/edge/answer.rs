@@ -67,6 +67,7 @@ impl<L: Ledger> Edge<L> {
         if ctx.log.ended.is_empty() {
             ctx.log.ended = refusal.code();
         }
+        self.metrics.refused(refusal.code());
         let (status, mut lines, body) = api::render(refusal, &ctx.request_id, self.config.dialect);
         lines.extend(api::cors_headers());
         if per_request {
@@ -105,6 +106,13 @@ impl<L: Ledger> Edge<L> {
         Ok(())
     }
 
+    /// The event that says that a stream has failed, in the shape the OpenAI SDKs raise.
+    pub(super) fn error_event(&self, ctx: &Ctx, refusal: &Refusal) -> Bytes {
+        self.metrics.refused(refusal.code());
+        let (_, _, body) = api::render(refusal, &ctx.request_id, Dialect::Reference);
+        [b"data: ", &*body, b"\n\n"].concat().into()
+    }
+
     pub(super) async fn write_whole(
         &self,
         session: &mut Session,
@@ -122,15 +130,6 @@ impl<L: Ledger> Edge<L> {
         session.write_response_header(Box::new(head), false).await?;
         session.write_response_body(Some(body), true).await
     }
-}
-
-/// The event that says that a stream has failed, in the shape the OpenAI SDKs raise.
-pub(super) fn error_event(refusal: &Refusal, request_id: &str) -> Bytes {
-    let (_, _, body) = api::render(refusal, request_id, Dialect::Reference);
-    let mut event = b"data: ".to_vec();
-    event.extend_from_slice(&body);
-    event.extend_from_slice(b"\n\n");
-    event.into()
 }
 
 /// What is read of a refused body before the connection closes on the rest.

@@ -1,13 +1,16 @@
 //! The one place where a request ends with the ledger.
 //!
 //! Whatever happened, the open reservation is taken out of the stage exactly once and settled
-//! at what the meter concluded, or released when nothing was delivered. A ledger that does not
-//! answer leaves the cost as accrued on the dropped reservation, which the reaper ends.
+//! at what the meter concluded, or released when nothing was delivered. When the ledger does not
+//! answer, the spool takes over; without one the cost stays as accrued on the dropped
+//! reservation, which the reaper ends.
 
 use super::Edge;
 use super::context::{Ctx, Stage};
+use super::rolling::Holding;
 use crate::crash::{self, Step};
 use crate::ids::AccountId;
+use crate::ledger::spool::End;
 use crate::ledger::{Ledger, Receipt, Record, Unsettled};
 use crate::money::Msat;
 use crate::till::{CashuToken, RefundAsk};
@@ -22,33 +25,41 @@ impl<L: Ledger> Edge<L> {
     /// Ends the reservation if one is open; afterwards none is.
     pub(super) async fn close(&self, ctx: &mut Ctx) -> Closed {
         let stage = std::mem::replace(&mut ctx.stage, Stage::Closed);
-        let Stage::Reserved(ticket) = stage else {
+        let Stage::Reserved(mut ticket) = stage else {
             ctx.stage = stage;
             return Closed { receipt: None, change_for: None };
         };
+        // An extension under way does not matter any more, but its reservation does.
+        drop(ticket.land().await);
+        let change_for = ticket.wants_change.then(|| ticket.payer.clone());
         let verdict = ticket.verdict(&ctx.meter.usage());
-        let ended = match &verdict {
-            None => self.till.ledger().release(ticket.reservation).await,
-            Some(verdict) => {
-                let record = Record {
+        ctx.log.reserved = ticket.reserved;
+        let Holding::Here(reservation) = ticket.reservation else {
+            log::error!("request {}: its reservation is lost to the reaper", ctx.request_id);
+            return Closed { receipt: None, change_for };
+        };
+        let end = || match &verdict {
+            None => End::Release,
+            Some(verdict) => End::Settle {
+                cost: verdict.cost.total,
+                record: Record {
                     request_id: ctx.request_id.clone(),
                     model: ticket.offer.model.id.clone(),
                     usage_source: verdict.source.name(),
                     input_tokens: verdict.tokens.input,
                     cached_input_tokens: verdict.tokens.cached_input,
                     output_tokens: verdict.tokens.output,
-                };
-                let cost = verdict.cost.total;
-                self.till.ledger().settle(ticket.reservation, cost, record).await
-            }
+                },
+            },
         };
-        ctx.log.verdict = verdict;
-        let receipt = match ended {
+        let receipt = match end().tell(self.till.ledger(), reservation).await {
             Ok(receipt) => Some(receipt),
             Err(Unsettled::NoAnswer { reservation, why }) => {
-                let cost = verdict.map_or(Msat::ZERO, |verdict| verdict.cost.total);
-                reservation.note_accrued(cost);
-                log::error!("request {}: left to the reaper: {why}", ctx.request_id);
+                log::error!("request {}: no receipt: {why}", ctx.request_id);
+                match &self.spool {
+                    Some(spool) => spool.keep(reservation, end()).await,
+                    None => reservation.note_accrued(end().cost()),
+                }
                 None
             }
             Err(Unsettled::Forgotten) => {
@@ -56,9 +67,10 @@ impl<L: Ledger> Edge<L> {
                 None
             }
         };
+        ctx.log.verdict = verdict;
         ctx.log.receipt = receipt;
         crash::point(Step::Settled);
-        Closed { receipt, change_for: ticket.wants_change.then_some(ticket.payer) }
+        Closed { receipt, change_for }
     }
 
     /// The change of a request paid by `X-Cashu`. `None` when there is none, or when it cannot

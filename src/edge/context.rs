@@ -9,9 +9,10 @@ use std::time::Duration;
 use lua_free_filters::{Tokens, Usage};
 
 use super::meter::Meter;
+use super::rolling::Holding;
 use crate::clock::Stopwatch;
 use crate::ids::AccountId;
-use crate::ledger::{Receipt, Reservation};
+use crate::ledger::Receipt;
 use crate::money::Msat;
 use crate::pricing::{self, Cost, Offer};
 use crate::upstream::Upstream;
@@ -55,10 +56,15 @@ pub(super) enum Stage {
 /// The right to be forwarded.
 #[derive(Debug)]
 pub(super) struct Ticket {
-    pub(super) reservation: Reservation,
+    pub(super) reservation: Holding,
+    pub(super) reserved: Msat,
     pub(super) offer: Arc<Offer>,
-    /// What the account had left beside this reservation when it was made.
+    /// What the account had left beside this reservation when it was made or last raised.
     pub(super) available: Msat,
+    /// The output tokens that `reserved` pays for; fewer than the most while it is rolling.
+    pub(super) covered: u64,
+    /// Whether to ask for the next slice before this one is used up.
+    pub(super) asks_ahead: bool,
     pub(super) body_bytes: u64,
     /// The most output that was asked for, over all choices: what an estimate cannot exceed.
     pub(super) output_tokens_max: u64,
@@ -85,8 +91,8 @@ impl Ticket {
 
     /// What the account will have when this request has cost `cost`, other requests aside.
     pub(super) fn remaining(&self, cost: Msat) -> Msat {
-        let returned = self.reservation.amount.saturating_sub(cost);
-        let beyond = cost.saturating_sub(self.reservation.amount);
+        let returned = self.reserved.saturating_sub(cost);
+        let beyond = cost.saturating_sub(self.reserved);
         self.available.saturating_add(returned).saturating_sub(beyond)
     }
 }
@@ -170,6 +176,13 @@ impl Ctx {
 
     pub(super) fn ticket(&self) -> Option<&Ticket> {
         match &self.stage {
+            Stage::Reserved(ticket) => Some(ticket),
+            Stage::Unpaid | Stage::Closed => None,
+        }
+    }
+
+    pub(super) fn ticket_mut(&mut self) -> Option<&mut Ticket> {
+        match &mut self.stage {
             Stage::Reserved(ticket) => Some(ticket),
             Stage::Unpaid | Stage::Closed => None,
         }

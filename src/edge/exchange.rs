@@ -5,7 +5,8 @@
 //! body. It calls the `ProxyHttp` hooks in their usual order and has two ways to answer:
 //!
 //! * *flowing*: an event stream paid by key. The head leaves at once, every event as it
-//!   arrives; the settle is sent just before the last byte, and not waited for.
+//!   arrives; the settle is sent just before the last byte, and not waited for. Where money is
+//!   reserved slice by slice, it ends where that does.
 //! * *held*: a document, or anything paid by `X-Cashu`. The head waits for the cost and the
 //!   change. Beyond `limits.held_bytes_max` it flows after all, and the change is claimed.
 
@@ -16,11 +17,12 @@ use pingora::proxy::{ProxyHttp, Session};
 use pingora::{Error, ErrorType};
 
 use super::Edge;
-use super::answer::{self, Framing};
+use super::answer::Framing;
 use super::context::{Ctx, Verdict};
 use super::meter::Meter;
 use super::order::Order;
 use super::origin::{Asked, Broke, Origin, unreadable};
+use super::rolling::Passed;
 use crate::api;
 use crate::crash::{self, Step};
 use crate::error::Refusal;
@@ -45,7 +47,7 @@ impl<L: Ledger> Edge<L> {
             return self.pass_on_mistake(session, ctx, origin).await;
         }
         ctx.meter = match content_type(&origin.head) {
-            Content::EventStream => Meter::stream(order.show_usage),
+            Content::EventStream => Meter::stream(order.show_usage, order.rolls()),
             Content::Json => Meter::json(),
             Content::Other => return self.refuse_paid(session, ctx, unreadable()).await,
         };
@@ -54,10 +56,13 @@ impl<L: Ledger> Edge<L> {
         if flows {
             let head = origin.head.clone();
             self.write_head(session, ctx, head, Framing::Unknown).await?;
-            self.flow(session, ctx, origin).await
-        } else {
-            self.hold(session, ctx, origin).await
+            return self.flow(session, ctx, origin).await;
         }
+        // A document comes whole, whatever was asked for.
+        if let Err(refusal) = self.cover_all(ctx).await {
+            return self.refuse_paid(session, ctx, refusal).await;
+        }
+        self.hold(session, ctx, origin).await
     }
 
     /// Passes the body on as it comes; the head has left.
@@ -71,11 +76,13 @@ impl<L: Ledger> Edge<L> {
             match origin.next(session).await {
                 Ok(Some(chunk)) => {
                     crash::point(Step::Streaming);
-                    let mut body = Some(chunk);
-                    self.response_body_filter(session, &mut body, false, ctx)?;
-                    self.note_accrued(ctx);
-                    if session.write_response_body(body, false).await.is_err() {
-                        return self.client_gone(ctx).await;
+                    match self.pass_on(session, ctx, chunk).await? {
+                        Passed::Whole => {}
+                        Passed::ClientGone => return self.client_gone(ctx).await,
+                        Passed::Unpaid(refusal) => {
+                            drop(origin);
+                            return self.cut(session, ctx, &refusal).await;
+                        }
                     }
                 }
                 Ok(None) if origin.ends_with_the_connection() && !ctx.meter.done() => {
@@ -258,7 +265,7 @@ impl<L: Ledger> Edge<L> {
         ctx.log.ended = "upstream broke";
         self.end_meter(ctx, End::Broken);
         if was_stream {
-            let event = answer::error_event(&broke.refusal(), &ctx.request_id);
+            let event = self.error_event(ctx, &broke.refusal());
             let write = session.write_response_body(Some(event), false);
             let (_closed, _written) = tokio::join!(self.close(ctx), write);
         } else {
@@ -275,19 +282,10 @@ impl<L: Ledger> Edge<L> {
         Error::e_explain(ErrorType::ConnectionClosed, "the client left")
     }
 
-    fn end_meter(&self, ctx: &mut Ctx, end: End) {
+    pub(super) fn end_meter(&self, ctx: &mut Ctx, end: End) {
         if let Meter::Stream { .. } = ctx.meter {
             // What is still held back is half an event, which nobody gets.
             drop(ctx.meter.finish(end, &mut |_| String::new()));
-        }
-    }
-
-    /// Keeps the reservation's accrued cost at what has been delivered.
-    fn note_accrued(&self, ctx: &Ctx) {
-        if let Some(ticket) = ctx.ticket()
-            && let Some(verdict) = ticket.verdict(&ctx.meter.usage())
-        {
-            ticket.reservation.note_accrued(verdict.cost.total);
         }
     }
 

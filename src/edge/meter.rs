@@ -1,15 +1,15 @@
 //! The meter of one answer: a tap of the filters crate and what it has concluded.
 
 use bytes::{Bytes, BytesMut};
-use lua_free_filters::{ChatJson, ChatStream, Delivered, End, NotJson, Tokens, Usage};
+use lua_free_filters::{ChatJson, ChatStream, Delivered, End, NotJson, Tokens, Usage, Withheld};
 
 /// Reads usage from an answer's body as it passes, and makes the edits WIRE.md section 5 names.
 #[derive(Debug)]
 pub(super) enum Meter {
     /// There is nothing to meter, or nothing of it reaches the client.
     Nothing,
-    /// An event stream; `verdict` is set when it has ended.
-    Stream { tap: Box<ChatStream>, verdict: Option<Usage> },
+    /// An event stream; `verdict` is set when it has ended. What is withheld waits for money.
+    Stream { tap: Box<ChatStream>, withheld: Option<Withheld>, verdict: Option<Usage> },
     /// A JSON document, held until it is whole.
     Json { held: BytesMut, verdict: Option<Usage> },
     /// A document too large to hold: its bytes pass and are counted.
@@ -17,8 +17,11 @@ pub(super) enum Meter {
 }
 
 impl Meter {
-    pub(super) fn stream(show_usage: bool) -> Self {
-        Self::Stream { tap: Box::new(ChatStream::new(show_usage)), verdict: None }
+    /// `may_be_cut`: whether the money for it may end before it does.
+    pub(super) fn stream(show_usage: bool, may_be_cut: bool) -> Self {
+        let tap = ChatStream::new(show_usage);
+        let tap = if may_be_cut { tap.with_closing() } else { tap };
+        Self::Stream { tap: Box::new(tap), withheld: None, verdict: None }
     }
 
     pub(super) fn json() -> Self {
@@ -30,10 +33,15 @@ impl Meter {
         &mut self,
         chunk: Bytes,
         annotate: &mut dyn FnMut(&Tokens) -> String,
+        afforded: &mut dyn FnMut(&Usage) -> bool,
     ) -> Bytes {
         match self {
             Self::Nothing => chunk,
-            Self::Stream { tap, .. } => tap.push(chunk, annotate),
+            Self::Stream { tap, withheld, .. } => {
+                let (passed, rest) = tap.push_while(chunk, annotate, afforded);
+                *withheld = rest;
+                passed
+            }
             Self::Json { held, .. } => {
                 held.extend_from_slice(&chunk);
                 Bytes::new()
@@ -54,7 +62,7 @@ impl Meter {
     ) -> Result<Bytes, NotJson> {
         match self {
             Self::Nothing | Self::Opaque { .. } => Ok(Bytes::new()),
-            Self::Stream { tap, verdict } => {
+            Self::Stream { tap, verdict, .. } => {
                 let (rest, usage) = tap.finish(end);
                 *verdict = Some(usage);
                 Ok(rest)
@@ -76,6 +84,22 @@ impl Meter {
         }
     }
 
+    /// What of the last piece is not paid for yet: to be pushed again when it is.
+    pub(super) fn take_withheld(&mut self) -> Option<Withheld> {
+        match self {
+            Self::Stream { withheld, .. } => withheld.take(),
+            Self::Nothing | Self::Json { .. } | Self::Opaque { .. } => None,
+        }
+    }
+
+    /// The event that ends a stream before its end, if anything of it is open.
+    pub(super) fn closing(&self) -> Option<String> {
+        match self {
+            Self::Stream { tap, .. } => tap.closing(),
+            Self::Nothing | Self::Json { .. } | Self::Opaque { .. } => None,
+        }
+    }
+
     /// Bytes held back, for the bound on what an exchange may hold.
     pub(super) fn held(&self) -> usize {
         match self {
@@ -92,15 +116,6 @@ impl Meter {
         body
     }
 
-    /// What has been delivered so far, for what a dead process would be charged.
-    pub(super) fn delivered(&self) -> Delivered {
-        match self {
-            Self::Stream { tap, .. } => tap.delivered(),
-            Self::Opaque { bytes } => Delivered { events: 1, text_bytes: *bytes },
-            Self::Nothing | Self::Json { .. } => Delivered::default(),
-        }
-    }
-
     /// An event stream said that it is complete.
     pub(super) fn done(&self) -> bool {
         matches!(self, Self::Stream { tap, .. } if tap.done())
@@ -113,9 +128,8 @@ impl Meter {
                 *usage
             }
             Self::Nothing | Self::Json { verdict: None, .. } => Usage::Nothing,
-            Self::Stream { verdict: None, .. } | Self::Opaque { .. } => {
-                Usage::Partial(self.delivered())
-            }
+            Self::Stream { tap, verdict: None, .. } => tap.usage(),
+            Self::Opaque { bytes } => Usage::Partial(Delivered { events: 1, text_bytes: *bytes }),
         }
     }
 }

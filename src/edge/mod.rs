@@ -12,6 +12,7 @@ mod meter;
 mod order;
 mod origin;
 mod peers;
+mod rolling;
 pub mod serve;
 
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::Method;
 use http::header::{ACCEPT_ENCODING, AUTHORIZATION, HOST};
-use lua_free_filters::{End, HeaderEdits, Route, Tokens, billable, request_id, scrub};
+use lua_free_filters::{End, HeaderEdits, Route, Tokens, Usage, billable, request_id, scrub};
 use pingora::connectors::http::Connector;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
@@ -36,8 +37,10 @@ use crate::config::Config;
 use crate::error::{Kind, Refusal};
 use crate::ids::fresh_request_id;
 use crate::ledger::Ledger;
+use crate::ledger::spool::Spool;
 use crate::money::Msat;
 use crate::pricing::PriceList;
+use crate::telemetry::Metrics;
 use crate::till::Till;
 use crate::upstream::Upstreams;
 
@@ -49,6 +52,9 @@ pub struct Edge<L: Ledger> {
     peers: Peers,
     connector: Connector,
     till: Till<L>,
+    /// Where the ledger is another server.
+    spool: Option<Spool<L>>,
+    metrics: Metrics,
     api: axum::Router,
     open: Arc<OpenCount>,
 }
@@ -67,6 +73,9 @@ impl<L: Ledger> Edge<L> {
         request.headers_mut().clone_from(&head.headers);
         request.extensions_mut().insert(api::RequestId(ctx.request_id.clone()));
         let (parts, body) = api::answer(&self.api, request).await.into_parts();
+        if let Some(api::RefusalCode(code)) = parts.extensions.get() {
+            self.metrics.refused(code);
+        }
         let lines = parts.headers.iter().map(|(name, value)| (name.clone(), value.clone()));
         self.write_whole(session, parts.status, lines.collect(), body).await
     }
@@ -93,7 +102,7 @@ impl<L: Ledger> Edge<L> {
                 return self.refuse_early(session, ctx, &refusal, per_request, ecash).await;
             }
         };
-        let reserved = match self.order(route, body) {
+        let reserved = match self.order(route, body, payer.per_request) {
             Ok(order) => {
                 ctx.log.model.clone_from(&order.offer.model.id);
                 self.reserve(ctx, &payer, &order).await.map(|()| order)
@@ -209,6 +218,7 @@ impl<L: Ledger> ProxyHttp for Edge<L> {
         ctx: &mut Ctx,
     ) -> pingora::Result<Option<Duration>> {
         let Ctx { meter, stage, .. } = ctx;
+        let stage = &*stage;
         let mut annotate = |tokens: &Tokens| match stage {
             Stage::Reserved(ticket) => {
                 let cost = ticket.offer.price.cost(tokens);
@@ -217,8 +227,12 @@ impl<L: Ledger> ProxyHttp for Edge<L> {
             }
             Stage::Unpaid | Stage::Closed => String::new(),
         };
+        let mut afforded = |usage: &Usage| match stage {
+            Stage::Reserved(ticket) => ticket.covers(usage),
+            Stage::Unpaid | Stage::Closed => true,
+        };
         if let Some(chunk) = body.take() {
-            *body = Some(meter.push(chunk, &mut annotate));
+            *body = Some(meter.push(chunk, &mut annotate, &mut afforded));
         }
         if end_of_stream {
             let rest = meter.finish(End::Clean, &mut annotate).map_err(|_| {

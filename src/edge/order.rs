@@ -11,6 +11,7 @@ use pingora::proxy::Session;
 
 use super::Edge;
 use super::context::{Ctx, Stage, Ticket};
+use super::rolling::Holding;
 use crate::api;
 use crate::config::CostChunk;
 use crate::crash::{self, Step};
@@ -45,7 +46,17 @@ pub(super) struct Order {
     /// The most input and output it may use: what counts against the hourly limit.
     pub(super) tokens_max: u64,
     pub(super) show_usage: bool,
+    /// The output that is paid for before it is forwarded: all of it, or a first slice.
+    pub(super) covered: u64,
+    /// What that may cost, with the whole prompt: what is reserved.
     pub(super) ceiling: Msat,
+}
+
+impl Order {
+    /// Whether more is reserved while the answer is delivered.
+    pub(super) fn rolls(&self) -> bool {
+        self.covered < self.output_tokens_max
+    }
 }
 
 /// A refusal, and what it means for a token that came with the request.
@@ -133,13 +144,17 @@ pub(super) async fn read_body(
 
 impl<L: Ledger> Edge<L> {
     /// Reads and prices a body: what is refused here has cost nothing and asked nobody.
-    pub(super) fn order(&self, route: Route, body: Bytes) -> Result<Order, Refusal> {
+    pub(super) fn order(
+        &self,
+        route: Route,
+        body: Bytes,
+        per_request: bool,
+    ) -> Result<Order, Refusal> {
         let peeked = peek::chat(&body).map_err(peek_refusal)?;
         let offer = self.prices.find(&peeked.model).ok_or_else(api::model_not_found)?.clone();
         let model = &offer.model;
         let output_limit = peeked.output_limit.unwrap_or(model.max_output_tokens);
         let body_bytes = u64::try_from(body.len()).unwrap_or(u64::MAX);
-        let ceiling = offer.price.ceiling(body_bytes, output_limit, peeked.n);
         let mut splices = Vec::new();
         splices.extend(rewrite::ask_usage(&peeked));
         if peeked.model != Cow::Borrowed(model.upstream_model.as_str()) {
@@ -151,6 +166,10 @@ impl<L: Ledger> Edge<L> {
         let output_tokens_max = output_limit.saturating_mul(peeked.n);
         // An image in the body is many bytes, but no model reads more than its context.
         let input_tokens_max = body_bytes.min(model.context_length);
+        // Change is for an answer whose cost is known, and one that is held is never cut.
+        let rolls = peeked.stream && !per_request;
+        let covered = self.slice().filter(|_| rolls).unwrap_or(u64::MAX).min(output_tokens_max);
+        let ceiling = offer.price.ceiling(body_bytes, covered, 1);
         Ok(Order {
             route,
             body: rewritten,
@@ -158,6 +177,7 @@ impl<L: Ledger> Edge<L> {
             output_tokens_max,
             tokens_max: input_tokens_max.saturating_add(output_tokens_max),
             show_usage,
+            covered,
             ceiling,
             offer,
         })
@@ -215,18 +235,25 @@ impl<L: Ledger> Edge<L> {
             lifetime: self.config.reservation.lifetime,
             limits: self.config.rate_limits,
         };
-        self.till.ledger().admit(ask).await.map_err(|error| {
+        let admitted = self.till.ledger().admit(ask).await.map_err(|error| {
             log::error!("admission: {error}");
             Refusal::ledger_unavailable()
-        })
+        })?;
+        if let Some(spool) = &self.spool {
+            spool.ledger_answered();
+        }
+        Ok(admitted)
     }
 
     fn reserved(&self, ctx: &mut Ctx, payer: &Payer, order: &Order, admitted: Admitted) {
         ctx.log.reserved = order.ceiling;
         ctx.stage = Stage::Reserved(Ticket {
-            reservation: admitted.reservation,
+            reservation: Holding::Here(admitted.reservation),
+            reserved: order.ceiling,
             offer: order.offer.clone(),
             available: admitted.available,
+            covered: order.covered,
+            asks_ahead: true,
             body_bytes: order.body_bytes,
             output_tokens_max: order.output_tokens_max,
             payer: payer.account.clone(),
@@ -250,18 +277,24 @@ fn redeem_refused(refused: &RedeemRefused) -> Refused {
     Refused { refusal: api::redeem_refusal(refused), ecash }
 }
 
-/// Why the ledger refused, in the client's words.
 fn denied_refusal(denied: Denied, payer: &Payer, order: &Order) -> Refusal {
     match denied {
-        Denied::NoAccount => Refusal::key_not_found(),
         Denied::Insufficient { account_idle: true, .. } if payer.per_request => {
             api::redeem_refusal(&RedeemRefused::AlreadySpent)
         }
+        _ => in_words(denied, order.ceiling),
+    }
+}
+
+/// Why the ledger did not reserve `required`, in the client's words.
+pub(super) fn in_words(denied: Denied, required: Msat) -> Refusal {
+    match denied {
+        Denied::NoAccount => Refusal::key_not_found(),
         Denied::Insufficient { available, .. } => {
-            Refusal::insufficient_balance(order.ceiling, available)
+            Refusal::insufficient_balance(required, available)
         }
         Denied::Expired => Refusal::key_expired(),
-        Denied::Capped { left } => Refusal::balance_limit_exceeded(order.ceiling, left),
+        Denied::Capped { left } => Refusal::balance_limit_exceeded(required, left),
         Denied::Limited(limited) => Refusal::rate_limited(&limited),
         Denied::AlreadyEnded => Refusal::internal(),
     }

@@ -19,7 +19,9 @@ use crate::api::{self, ApiState};
 use crate::clock::Stopwatch;
 use crate::config::Config;
 use crate::ledger::Ledger;
+use crate::ledger::spool::Spool;
 use crate::pricing::PriceList;
+use crate::telemetry::Metrics;
 use crate::till::Till;
 use crate::upstream::Upstreams;
 
@@ -29,6 +31,9 @@ pub struct Parts<L: Ledger> {
     pub prices: Arc<PriceList>,
     pub upstreams: Upstreams,
     pub till: Till<L>,
+    /// Open already, so that what waits in it is alive. [`Spool::run`] is the caller's to spawn.
+    pub spool: Option<Spool<L>>,
+    pub metrics: Metrics,
 }
 
 /// Listens until a signal says otherwise. SIGTERM stops listening and ends the process when the
@@ -37,7 +42,8 @@ pub struct Parts<L: Ledger> {
 /// # Errors
 /// What keeps it from starting, in words for the operator.
 pub fn serve<L: Ledger>(parts: Parts<L>) -> Result<(), String> {
-    let Parts { config, prices, upstreams, till } = parts;
+    let Parts { config, prices, upstreams, till, spool, metrics } = parts;
+    metrics.watch(till.ledger(), spool.as_ref());
     let state = ApiState { config: config.clone(), prices: prices.clone(), till: till.clone() };
     let open = Arc::new(OpenCount::default());
     let mut server = Server::new_with_opt_and_conf(None, server_conf(&config));
@@ -51,10 +57,12 @@ pub fn serve<L: Ledger>(parts: Parts<L>) -> Result<(), String> {
         prices,
         upstreams,
         till,
+        spool,
+        metrics: metrics.clone(),
     };
     let mut public = pingora::proxy::http_proxy_service(&server.configuration, edge);
     public.add_tcp(&config.listen.address.to_string());
-    let mut admin = Service::new("admin".to_owned(), Admin(api::admin_router(&config)));
+    let mut admin = Service::new("admin".to_owned(), Admin(api::admin_router(&config, metrics)));
     admin.threads = Some(1);
     admin.add_tcp(&config.admin_address.to_string());
     server.add_service(public);

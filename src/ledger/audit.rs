@@ -8,8 +8,8 @@ use std::path::Path;
 use rusqlite::{Connection, params};
 
 use crate::money::Msat;
-use crate::store::{StoreError, read_only};
-use crate::wallet::{self, audit_rows};
+use crate::store::{StoreError, Tx, read_only};
+use crate::wallet::audit_rows;
 
 /// What the audit saw.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub fn run(database: &Path) -> Result<Report, StoreError> {
     let snapshot = connection.transaction()?;
     let mut report = Report::default();
     ledger(&snapshot, &mut report)?;
-    let wallet = audit_rows(&snapshot)?;
+    let wallet = audit_rows(&mut Tx::sqlite(&snapshot))?;
     between(&snapshot, &mut report)?;
     report.accounts = count(&snapshot, "SELECT COUNT(*) FROM accounts")?;
     report.deposited = sum(&snapshot, "SELECT SUM(amount) FROM deposits")?;
@@ -90,11 +90,6 @@ fn count(connection: &Connection, sql: &str) -> Result<u64, StoreError> {
 fn sum(connection: &Connection, sql: &str) -> Result<Msat, StoreError> {
     let total: Option<i64> = connection.query_row(sql, [], |row| row.get(0))?;
     Ok(Msat::from_i64(total.unwrap_or(0).max(0)).unwrap_or(Msat::MAX))
-}
-
-/// The schemas of everything in one database, for whoever opens it to write.
-pub fn schema() -> String {
-    [super::embedded::SCHEMA, wallet::SCHEMA].concat()
 }
 
 /// Grouped first and joined then, so that the time grows with the rows and not their square.

@@ -7,6 +7,7 @@
 #![warn(clippy::arithmetic_side_effects)]
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use super::terms::{Limits, REQUESTS_WINDOW, TOKENS_WINDOW, Usage};
 use super::{
@@ -162,14 +163,18 @@ impl Book {
         Ok(available)
     }
 
-    /// Moves a deadline and notes what has accrued. An ended or unknown reservation stays so.
+    /// Moves a deadline and notes what has accrued; with no lifetime left it ends at that, at
+    /// once. An ended or unknown reservation stays so.
     pub fn renew(&mut self, renewal: &Renewal, now: UnixMs) {
-        if let Some(held) = self.reservations.get_mut(&renewal.reservation)
-            && held.end.is_none()
-        {
-            held.deadline = now.plus(renewal.lifetime);
-            held.accrued = renewal.accrued;
-            self.touched.reservations.insert(renewal.reservation.clone());
+        let Some(held) = self.reservations.get_mut(&renewal.reservation) else { return };
+        if held.end.is_some() {
+            return;
+        }
+        held.deadline = now.plus(renewal.lifetime);
+        held.accrued = renewal.accrued;
+        self.touched.reservations.insert(renewal.reservation.clone());
+        if renewal.lifetime == Duration::ZERO {
+            self.expire(&renewal.reservation, now, now);
         }
     }
 

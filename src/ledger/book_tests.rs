@@ -1,7 +1,5 @@
 //! Tables an accountant can read, and random sequences that must conserve money.
 
-use std::time::Duration;
-
 use proptest::prelude::*;
 
 use super::*;

@@ -13,6 +13,7 @@ mod journal;
 pub mod reaper;
 pub mod redis;
 mod reservation;
+pub mod spool;
 pub mod terms;
 
 use std::future::Future;
@@ -258,7 +259,7 @@ pub enum Unsettled {
 pub struct Renewal {
     pub reservation: ReservationId,
     pub account: AccountId,
-    /// From now; zero lets it expire at once.
+    /// From now; zero ends it at once.
     pub lifetime: Duration,
     /// What an expiry would charge: the cost of what was delivered so far.
     pub accrued: Msat,
@@ -297,8 +298,8 @@ pub trait Ledger: Clone + Send + Sync + 'static {
         amount: Msat,
     ) -> impl Future<Output = Result<Result<Msat, Denied>, Unavailable>> + Send;
 
-    /// Gives live reservations their lifetime anew and records what has accrued; unknown or
-    /// ended ones are passed over.
+    /// Gives live reservations their lifetime anew and records what has accrued; one without any
+    /// lifetime ends at that, as if it had expired. Unknown or ended ones are passed over.
     fn renew(&self, renewals: Vec<Renewal>)
     -> impl Future<Output = Result<(), Unavailable>> + Send;
 

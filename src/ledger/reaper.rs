@@ -1,29 +1,36 @@
 //! The reaper: keeps live reservations alive and ends those that nobody will end.
 //!
-//! Each tick renews everything this process holds open, in one call and with what has accrued;
-//! hands back what was dropped without an end; and expires what is overdue. A reservation
-//! whose settle got no answer comes this way too: its cost is what it has accrued.
+//! Each tick renews everything this process holds open, in one call and with what has accrued,
+//! and expires what is overdue, whoever made it. What was dropped without an end, and what may
+//! have been made although its answer was lost, is handed back between the ticks: it ends at
+//! what had accrued. A reservation whose settle got no answer comes this way too.
 
 use std::time::Duration;
 
-use super::Ledger;
+use super::{Ledger, Renewal};
+use crate::clock::Stopwatch;
 
 /// One tick; true when the ledger answered all of it. A ledger that does not answer is asked
 /// again with the next one; nothing is forgotten before it has.
 ///
-/// `may_expire` is false for the first ticks after an outage: deadlines have passed that nobody
+/// `may_expire` is false for the first tick after an outage: deadlines have passed that nobody
 /// could renew, and the gateways that hold those reservations come first.
 pub async fn tick<L: Ledger>(ledger: &L, lifetime: Duration, may_expire: bool) -> bool {
-    let live = ledger.live();
-    let renewals = live.renewals(lifetime);
+    renew(ledger, ledger.live().renewals(lifetime)).await
+        && (!may_expire || expire_all(ledger).await)
+}
+
+async fn renew<L: Ledger>(ledger: &L, renewals: Vec<Renewal>) -> bool {
     match ledger.renew(renewals.clone()).await {
-        Ok(()) => live.forget_abandoned(&renewals),
+        Ok(()) => {
+            ledger.live().forget_abandoned(&renewals);
+            true
+        }
         Err(error) => {
             log::warn!("reaper: {} reservations not renewed: {error}", renewals.len());
-            return false;
+            false
         }
     }
-    !may_expire || expire_all(ledger).await
 }
 
 async fn expire_all<L: Ledger>(ledger: &L) -> bool {
@@ -41,15 +48,20 @@ async fn expire_all<L: Ledger>(ledger: &L) -> bool {
 
 /// Ticks until the caller drops it.
 pub async fn run<L: Ledger>(ledger: L, lifetime: Duration, every: Duration) {
-    let mut interval = tokio::time::interval(every);
-    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut answered_in_a_row = 0_u32;
+    let mut answered = false;
     loop {
-        interval.tick().await;
-        let answered = tick(&ledger, lifetime, answered_in_a_row >= CALM_TICKS).await;
-        answered_in_a_row = if answered { answered_in_a_row.saturating_add(1) } else { 0 };
+        answered = tick(&ledger, lifetime, answered).await;
+        let since = Stopwatch::start();
+        while since.elapsed() < every {
+            let left = every.saturating_sub(since.elapsed());
+            tokio::time::sleep(left.min(HAND_BACK_EVERY)).await;
+            let abandoned = ledger.live().abandoned();
+            if !abandoned.is_empty() {
+                renew(&ledger, abandoned).await;
+            }
+        }
     }
 }
 
-/// Ticks that the ledger must have answered before anybody's reservation is expired.
-const CALM_TICKS: u32 = 1;
+/// How long money may stay set aside for a request that this process has given up.
+const HAND_BACK_EVERY: Duration = Duration::from_secs(1);

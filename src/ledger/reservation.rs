@@ -9,8 +9,9 @@ use super::Renewal;
 use crate::ids::{AccountId, ReservationId};
 use crate::money::Msat;
 
-/// An open reservation: an obligation to end it. Consumed by [`Ledger::settle`] or
-/// [`Ledger::release`]; dropped on any other path, the reaper ends it with what had accrued.
+/// An open reservation: an obligation to end it. Consumed by [`settle`](super::Ledger::settle) or
+/// [`release`](super::Ledger::release); dropped on any other path, the reaper ends it with what
+/// had accrued.
 ///
 /// ```compile_fail
 /// fn twice(reservation: nutgate::ledger::Reservation) {
@@ -104,7 +105,14 @@ impl Live {
         }
     }
 
-    /// What to renew for `lifetime`, and what to let expire at once because nobody will end it.
+    /// What nobody will end any more: to be ended at once, at what had accrued.
+    pub(super) fn abandoned(&self) -> Vec<Renewal> {
+        let mut renewals = self.renewals(Duration::MAX);
+        renewals.retain(|renewal| renewal.lifetime == Duration::ZERO);
+        renewals
+    }
+
+    /// What to renew for `lifetime`, and what is abandoned.
     pub(super) fn renewals(&self, lifetime: Duration) -> Vec<Renewal> {
         let renewal = |(id, entry): (&ReservationId, &Entry)| Renewal {
             reservation: id.clone(),
@@ -115,7 +123,7 @@ impl Live {
         self.entries().iter().map(renewal).collect()
     }
 
-    /// Forgets the abandoned once the ledger knows that they may expire.
+    /// Forgets the abandoned once the ledger has ended them.
     pub(super) fn forget_abandoned(&self, renewed: &[Renewal]) {
         let mut entries = self.entries();
         for renewal in renewed.iter().filter(|renewal| renewal.lifetime == Duration::ZERO) {

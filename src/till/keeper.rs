@@ -2,7 +2,8 @@
 //! mint or a ledger that was away, in the background ever after.
 //!
 //! It boards the same flights as everybody else, so that it never works on what a live
-//! request works on.
+//! request works on; and of a fleet's unfinished matters the wallet gives it only those that no
+//! live gateway is at.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -180,7 +181,7 @@ impl<L: Ledger> Till<L> {
             return Matter::Open;
         };
         flight.asked();
-        let outcome = self.finish(&withdrawal).await;
+        let outcome = self.finish(&withdrawal, Duration::ZERO).await;
         let finished = outcome.is_ok();
         flight.land((None, outcome));
         if finished { Matter::Completed } else { Matter::Open }

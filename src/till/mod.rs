@@ -13,9 +13,14 @@
 //! refund   ledger: withdrawal begun         wallet: issued         ledger: committed
 //! ```
 //!
+//! In a fleet the next request may meet another gateway, at any arrow. The wallet decides who
+//! goes on (`lease.rs` there); the ledger's verbs are the same whoever repeats them.
+//!
 //! Every arrow is idempotent by an id made before the first of them: a crash between two is
 //! repaired by doing the rest again.
 
+#[cfg(test)]
+mod fleet_tests;
 mod flights;
 mod keeper;
 mod redeem;

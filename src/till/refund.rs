@@ -4,6 +4,8 @@
 //! withdrawal that was begun and not finished, then whatever can newly be withdrawn, then the
 //! last withdrawal again.
 
+use std::time::Duration;
+
 use super::flights::{Boarding, Flight};
 use super::{RefundAsk, RefundRefused, Refunded, Till};
 use crate::crash::{self, Step};
@@ -57,7 +59,7 @@ impl<L: Ledger> Till<L> {
         let holder = holder.ok_or(RefundRefused::NoAccount)?;
         let last = self.last_withdrawal(account, &holder).await?;
         if let Some(begun) = last.as_ref().filter(|last| last.state == WithdrawalState::Begun) {
-            return self.finish(begun).await;
+            return self.finish(begun, self.wallet().timeout()).await;
         }
         if ask.amount.is_none() && holder.open_reservations > 0 {
             return Err(RefundRefused::InProgress { open: holder.open_reservations });
@@ -74,6 +76,12 @@ impl<L: Ledger> Till<L> {
             return self.nothing_new(ask, &holder, last.as_ref()).await;
         }
         let Some((mint, unit, _)) = self.source_that_holds(payable).await else {
+            // Another gateway may have booked this very refund since, and emptied the pool.
+            let id = WithdrawalId::nth(account, holder.withdrawals);
+            let begun = self.ledger().withdrawal(account.clone(), id).await;
+            if let Some(begun) = begun.map_err(unanswered)? {
+                return self.finish(&begun, self.wallet().timeout()).await;
+            }
             log::error!("refund of {account}: no mint's pool holds what the ledger owes");
             return Err(RefundRefused::Pending);
         };
@@ -98,11 +106,12 @@ impl<L: Ledger> Till<L> {
         let begun = self.ledger().withdraw_begin(begin).await.map_err(unanswered)?;
         let withdrawal = begun.map_err(denied)?;
         crash::point(Step::WithdrawBegun);
-        self.finish(&withdrawal).await
+        self.finish(&withdrawal, self.wallet().timeout()).await
     }
 
-    /// Issues what is booked and says so to the ledger. Repeated, it is the same token.
-    pub(super) async fn finish(&self, withdrawal: &Withdrawal) -> Outcome {
+    /// Issues what is booked and says so to the ledger. Repeated, it is the same token, also
+    /// by several gateways at once.
+    pub(super) async fn finish(&self, withdrawal: &Withdrawal, patience: Duration) -> Outcome {
         let issue = Issue {
             id: withdrawal.id.clone(),
             account: withdrawal.account.clone(),
@@ -110,7 +119,7 @@ impl<L: Ledger> Till<L> {
             unit: withdrawal.unit.clone(),
             amount: withdrawal.amount,
         };
-        let issued = self.wallet().issue(&issue).await.map_err(|error| {
+        let issued = self.wallet().issue(&issue, patience).await.map_err(|error| {
             log::error!("withdrawal {}: not issued yet: {error}", withdrawal.id);
             RefundRefused::Pending
         })?;
@@ -150,8 +159,10 @@ impl<L: Ledger> Till<L> {
         let available = holder.available;
         let last = last.filter(|last| last.state == WithdrawalState::Committed);
         match (ask.amount, last) {
-            (None, Some(last)) => self.finish(last).await,
-            (Some(amount), Some(last)) if last.amount == amount => self.finish(last).await,
+            (None, Some(last)) => self.finish(last, Duration::ZERO).await,
+            (Some(amount), Some(last)) if last.amount == amount => {
+                self.finish(last, Duration::ZERO).await
+            }
             _ if available == Msat::ZERO => Err(RefundRefused::NothingToRefund),
             (Some(amount), _) if amount > available => {
                 Err(RefundRefused::Insufficient { available })
@@ -191,18 +202,13 @@ impl<L: Ledger> Till<L> {
         Ok(sources)
     }
 
-    /// The first source whose pool composes its amount, or is worth it at least.
+    /// The first source whose pool is worth its amount.
     async fn source_that_holds(
         &self,
         sources: Vec<(String, Unit, Msat)>,
     ) -> Option<(String, Unit, Msat)> {
         for (mint, unit, amount) in sources {
-            if self.wallet().can_compose(&mint, &unit, amount).await {
-                return Some((mint, unit, amount));
-            }
-            let holdings = self.wallet().holdings().await.unwrap_or_default();
-            let held = holdings.iter().find(|held| held.mint == mint && held.unit == unit.name);
-            if held.is_some_and(|held| held.amount >= amount) {
+            if self.wallet().holds(&mint, &unit, amount).await {
                 return Some((mint, unit, amount));
             }
         }

@@ -1,5 +1,7 @@
 //! Refunds against a real mint: what comes back is worth what was booked, once.
 
+use std::time::Duration;
+
 use nutgate_sandbox::CurrencyUnit;
 use tokio::task::JoinSet;
 
@@ -8,11 +10,12 @@ use super::{Recovery, RefundAsk, RefundRefused};
 use crate::ids::{AccountId, WithdrawalId};
 use crate::ledger::{Amount, Ledger, WithdrawalAsk};
 use crate::money::Msat;
-use crate::wallet::Issue;
+use crate::store::place::{Over, over_both, statement};
+use crate::store::{Durability, Tx, values};
+use crate::wallet::{Issue, audit_rows};
 
-#[tokio::test]
-async fn change_is_worth_what_is_left_and_repeating_gives_the_same_text() {
-    let bench = Bench::start().await;
+async fn change_is_worth_what_is_left_and_repeating_gives_the_same_text(over: Over) {
+    let bench = Bench::start(over).await;
     let account = bench.funded(100).await;
     bench.spend(&account, Msat::new(30_400).unwrap()).await;
     let swaps = bench.mint.swap_count();
@@ -27,9 +30,8 @@ async fn change_is_worth_what_is_left_and_repeating_gives_the_same_text() {
     assert_eq!((audit.issued, audit.pool), (sat(69), sat(31)));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn simultaneous_refunds_of_one_account_are_one() {
-    let bench = Bench::start().await;
+async fn simultaneous_refunds_of_one_account_are_one(over: Over) {
+    let bench = Bench::start(over).await;
     let account = bench.funded(50).await;
     let mut calls = JoinSet::new();
     for _ in 0..20 {
@@ -43,9 +45,8 @@ async fn simultaneous_refunds_of_one_account_are_one() {
     bench.audit().await;
 }
 
-#[tokio::test]
-async fn what_cannot_be_refunded_is_refused_by_its_reason() {
-    let bench = Bench::start().await;
+async fn what_cannot_be_refunded_is_refused_by_its_reason(over: Over) {
+    let bench = Bench::start(over).await;
     let nobody = AccountId::stored("nobody");
     assert_eq!(bench.refund(&nobody).await, Err(RefundRefused::NoAccount));
     let account = bench.funded(2).await;
@@ -65,9 +66,8 @@ async fn what_cannot_be_refunded_is_refused_by_its_reason() {
     assert_eq!(bench.refund(&account).await, Err(RefundRefused::NothingToRefund));
 }
 
-#[tokio::test]
-async fn every_account_is_refunded_in_full_or_in_part_while_the_mint_is_down() {
-    let mut bench = Bench::start().await;
+async fn every_account_is_refunded_in_full_or_in_part_while_the_mint_is_down(over: Over) {
+    let mut bench = Bench::start(over).await;
     let mut accounts = Vec::new();
     for amount in [1, 2, 3, 5, 7, 10, 21, 33, 64, 100, 255, 1000] {
         accounts.push((bench.funded(amount).await, amount));
@@ -96,9 +96,8 @@ async fn uncomposable(bench: &Bench) -> AccountId {
     account
 }
 
-#[tokio::test]
-async fn what_the_pool_cannot_compose_is_exchanged_at_the_mint() {
-    let bench = Bench::start().await;
+async fn what_the_pool_cannot_compose_is_exchanged_at_the_mint(over: Over) {
+    let bench = Bench::start(over).await;
     let account = uncomposable(&bench).await;
     let swaps = bench.mint.swap_count();
     let change = bench.refund_sats(&account, 3).await.unwrap();
@@ -108,9 +107,8 @@ async fn what_the_pool_cannot_compose_is_exchanged_at_the_mint() {
     bench.audit().await;
 }
 
-#[tokio::test]
-async fn an_exchange_whose_answer_is_lost_still_pays() {
-    let bench = Bench::start().await;
+async fn an_exchange_whose_answer_is_lost_still_pays(over: Over) {
+    let bench = Bench::start(over).await;
     let account = uncomposable(&bench).await;
     bench.mint.lose_swap_answers(true);
     let change = bench.refund_sats(&account, 3).await.unwrap();
@@ -119,9 +117,8 @@ async fn an_exchange_whose_answer_is_lost_still_pays() {
     bench.audit().await;
 }
 
-#[tokio::test]
-async fn a_refund_that_needs_a_mint_that_is_down_is_pending_and_done_when_it_is_back() {
-    let mut bench = Bench::start().await;
+async fn a_refund_that_needs_a_mint_that_is_down_is_pending_and_done_when_it_is_back(over: Over) {
+    let mut bench = Bench::start(over).await;
     let account = uncomposable(&bench).await;
     bench.mint.stop().await;
     assert_eq!(bench.refund_sats(&account, 3).await, Err(RefundRefused::Pending));
@@ -136,9 +133,8 @@ async fn a_refund_that_needs_a_mint_that_is_down_is_pending_and_done_when_it_is_
     bench.audit().await;
 }
 
-#[tokio::test]
-async fn an_exchange_that_hangs_is_finished_by_the_next_process() {
-    let bench = Bench::start().await;
+async fn an_exchange_that_hangs_is_finished_by_the_next_process(over: Over) {
+    let bench = Bench::start(over).await;
     let account = uncomposable(&bench).await;
     bench.mint.hold_swaps(true);
     let (till, asking) = (bench.till.clone(), account.clone());
@@ -146,7 +142,7 @@ async fn an_exchange_that_hangs_is_finished_by_the_next_process() {
     let mut hanging = JoinSet::new();
     hanging.spawn(async move { till.refund(asking, ask).await });
     bench.mint.await_swaps(2).await;
-    let (_dir, till) = bench.after_a_crash().await;
+    let (_copy, till) = bench.after_a_crash().await;
     assert_eq!(till.recover().await.withdrawals_completed, 1);
     let change = till.refund(account, RefundAsk::default()).await.unwrap();
     bench.mint.hold_swaps(false);
@@ -154,9 +150,8 @@ async fn an_exchange_that_hangs_is_finished_by_the_next_process() {
     assert_eq!(bench.value_of(&change).await, 3);
 }
 
-#[tokio::test]
-async fn killed_at_any_step_of_a_refund_the_next_process_gives_the_same_token_once() {
-    let bench = Bench::start().await;
+async fn killed_at_any_step_of_a_refund_the_next_process_gives_the_same_token_once(over: Over) {
+    let bench = Bench::start(over).await;
     let account = bench.funded(40).await;
     let id = WithdrawalId::nth(&account, 0);
     let (mint, unit) = (bench.mint.url(), "sat".to_owned());
@@ -171,7 +166,7 @@ async fn killed_at_any_step_of_a_refund_the_next_process_gives_the_same_token_on
     bench.till.ledger().withdraw_begin(ask).await.unwrap().unwrap();
     let (_begun, after_begun) = bench.after_a_crash().await;
     let issue = Issue { id, account: account.clone(), mint, unit, amount: sat(40) };
-    let issued = bench.till.wallet().issue(&issue).await.unwrap().unwrap();
+    let issued = bench.till.wallet().issue(&issue, Duration::ZERO).await.unwrap().unwrap();
     let (_issued, after_issued) = bench.after_a_crash().await;
     for till in [after_begun, after_issued] {
         assert_eq!(till.recover().await.withdrawals_completed, 1);
@@ -182,9 +177,8 @@ async fn killed_at_any_step_of_a_refund_the_next_process_gives_the_same_token_on
     assert_eq!(bench.faucet.value_in_fresh_wallet(issued.reveal()).await.unwrap(), 40);
 }
 
-#[tokio::test]
-async fn proofs_of_a_retired_keyset_are_swapped_out_and_still_pay() {
-    let bench = Bench::start().await;
+async fn proofs_of_a_retired_keyset_are_swapped_out_and_still_pay(over: Over) {
+    let bench = Bench::start(over).await;
     let account = bench.funded(30).await;
     bench.mint.rotate_keyset(CurrencyUnit::Sat).await.unwrap();
     bench.till.wallet().refresh_keysets().await;
@@ -195,9 +189,8 @@ async fn proofs_of_a_retired_keyset_are_swapped_out_and_still_pay() {
     bench.audit().await;
 }
 
-#[tokio::test]
-async fn tampering_with_a_row_of_money_shows_in_the_audit() {
-    let bench = Bench::start().await;
+async fn tampering_with_a_row_of_money_shows_in_the_audit(over: Over) {
+    let bench = Bench::start(over).await;
     let account = bench.funded(12).await;
     bench.refund_sats(&account, 5).await.unwrap();
     bench.audit().await;
@@ -209,51 +202,62 @@ async fn tampering_with_a_row_of_money_shows_in_the_audit() {
         "UPDATE redemptions SET amount_msat = amount_msat + 1000",
         "DELETE FROM redemptions",
     ] {
-        let probe = move |connection: &rusqlite::Connection| {
-            connection.execute_batch("SAVEPOINT probe")?;
-            connection.execute_batch(tampering)?;
-            let audit = crate::wallet::audit_rows(connection)?;
-            connection.execute_batch("ROLLBACK TO probe; RELEASE probe")?;
+        let probe = move |tx: &mut Tx<'_>| {
+            tx.execute("SAVEPOINT probe", values![])?;
+            assert!(tx.execute(tampering, values![])? > 0, "{tampering}");
+            let audit = audit_rows(tx)?;
+            tx.execute("ROLLBACK TO probe", values![])?;
             Ok(audit)
         };
-        let audit = bench.store.write(crate::store::Durability::Process, probe).await.unwrap();
+        let audit = bench.db.write(Durability::Process, probe).await.unwrap();
         assert!(!audit.is_consistent(), "{tampering}");
     }
     bench.audit().await;
 }
 
-#[tokio::test]
-async fn a_token_that_was_claimed_is_noted_as_such() {
-    let bench = Bench::start().await;
+async fn a_token_that_was_claimed_is_noted_as_such(over: Over) {
+    let bench = Bench::start(over).await;
     let account = bench.funded(9).await;
     let change = bench.refund(&account).await.unwrap();
-    let age = |connection: &rusqlite::Connection| {
-        Ok(connection.execute("UPDATE outgoing SET checked_ms = 0", [])?)
-    };
-    let store = &bench.store;
-    store.write(crate::store::Durability::Process, age).await.unwrap();
+    let age = async || statement(&bench.db, "UPDATE outgoing SET checked_ms = 0", values![]).await;
+    age().await;
     assert_eq!(bench.till.wallet().note_claimed().await.unwrap(), 0);
     assert_eq!(bench.value_of(&change).await, 9);
-    store.write(crate::store::Durability::Process, age).await.unwrap();
+    age().await;
     assert_eq!(bench.till.wallet().note_claimed().await.unwrap(), 1);
     let audit = bench.audit().await;
     assert_eq!((audit.issued, audit.claimed), (sat(9), sat(9)));
     assert_eq!(bench.refund(&account).await.unwrap(), change, "and it stays the last refund");
 }
 
-#[tokio::test]
-async fn what_was_pending_is_finished_in_the_background_when_the_mint_is_back() {
-    let mut bench = Bench::start().await;
+async fn what_was_pending_is_finished_in_the_background_when_the_mint_is_back(over: Over) {
+    let mut bench = Bench::start(over).await;
     let account = uncomposable(&bench).await;
     assert_eq!(bench.till.recover().await, Recovery::default());
     bench.mint.stop().await;
     assert_eq!(bench.refund_sats(&account, 3).await, Err(RefundRefused::Pending));
     bench.mint.start_again().await.unwrap();
     // Nothing announces the keeper's rounds; whether it has been there is asked of the ledger.
-    let mut ask = tokio::time::interval(std::time::Duration::from_millis(20));
+    let mut ask = tokio::time::interval(Duration::from_millis(20));
     while !bench.till.ledger().withdrawals_open().await.unwrap().is_empty() {
         ask.tick().await;
     }
     bench.till.idle().await;
     assert_eq!(bench.audit().await.issued, sat(5), "two before, and these three");
+}
+
+over_both! {
+    change_is_worth_what_is_left_and_repeating_gives_the_same_text
+    simultaneous_refunds_of_one_account_are_one
+    what_cannot_be_refunded_is_refused_by_its_reason
+    every_account_is_refunded_in_full_or_in_part_while_the_mint_is_down
+    what_the_pool_cannot_compose_is_exchanged_at_the_mint
+    an_exchange_whose_answer_is_lost_still_pays
+    a_refund_that_needs_a_mint_that_is_down_is_pending_and_done_when_it_is_back
+    an_exchange_that_hangs_is_finished_by_the_next_process
+    killed_at_any_step_of_a_refund_the_next_process_gives_the_same_token_once
+    proofs_of_a_retired_keyset_are_swapped_out_and_still_pay
+    tampering_with_a_row_of_money_shows_in_the_audit
+    a_token_that_was_claimed_is_noted_as_such
+    what_was_pending_is_finished_in_the_background_when_the_mint_is_back
 }

@@ -1,6 +1,5 @@
 //! A till over a real ledger, a real wallet and a real mint, for this folder's tests.
 
-use std::path::Path;
 use std::time::Duration;
 
 use nutgate_sandbox::{CurrencyUnit, Faucet, Mint, MintOptions, TokenFormat};
@@ -13,48 +12,95 @@ use crate::ledger::embedded::{self, Embedded};
 use crate::ledger::terms::Limits;
 use crate::ledger::{Account, Admission, Ledger, Record};
 use crate::money::Msat;
-use crate::store::{Durability, Store};
+use crate::store::place::{Over, Place};
+use crate::store::{Db, Store};
 use crate::wallet::{self, Audit, Wallet, audit_rows};
 
 pub(super) struct Bench {
     pub(super) mint: Mint,
     pub(super) faucet: Faucet,
-    pub(super) dir: tempfile::TempDir,
-    pub(super) store: Store,
+    pub(super) machine: Machine,
+    pub(super) db: Db,
     pub(super) till: Till<Embedded>,
 }
 
-impl Bench {
-    pub(super) async fn start() -> Self {
-        Self::with(MintOptions::default()).await
+pub(super) type Gateway = Till<Embedded>;
+
+/// A data directory, and where the wallet is.
+pub(super) struct Machine {
+    dir: tempfile::TempDir,
+    place: Place,
+}
+
+impl Machine {
+    /// The ledger is embedded also where the wallet is on a server: what matters here is that
+    /// they are two.
+    pub(super) async fn open(&self, mint: &str, timeout: Duration) -> (Db, Till<Embedded>) {
+        let store = loop {
+            // A store just dropped lets go of its lock a moment later.
+            match Store::open(&self.dir.path().join("nutgate.db"), embedded::SCHEMA) {
+                Ok(store) => break store,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        };
+        let db = self.place.open(&store);
+        let wallet = self.wallet(&db, mint, timeout).await;
+        (db, Till::open(Embedded::new(store, Clock::System), wallet))
     }
 
-    pub(super) async fn with(options: MintOptions) -> Self {
-        let mint = Mint::start(options).await.unwrap();
-        let faucet = Faucet::new(&mint.url()).unwrap();
-        let dir = tempfile::tempdir().unwrap();
-        let (store, till) = open(dir.path(), &mint.url(), PATIENT).await;
-        Self { mint, faucet, dir, store, till }
+    /// A gateway's wallet.
+    pub(super) async fn wallet(&self, db: &Db, mint: &str, timeout: Duration) -> Wallet {
+        let units = vec!["sat".to_owned(), "msat".to_owned()];
+        let mints = [config::Mint { url: format!("{mint}/"), units }];
+        Wallet::open(db.clone(), &self.dir.path().join("seed"), &mints, timeout).await.unwrap()
     }
 
-    /// What a process finds that starts after this one was killed here and now. This one
-    /// lives on, which a killed one would not; tests leave it alone from here on.
-    pub(super) async fn after_a_crash(&self) -> (tempfile::TempDir, Till<Embedded>) {
+    async fn copied(&self, db: &Db) -> Self {
+        let place = self.place.copied(db, wallet::SCHEMA).await;
         let dir = tempfile::tempdir().unwrap();
         for file in std::fs::read_dir(self.dir.path()).unwrap() {
             let file = file.unwrap();
             std::fs::copy(file.path(), dir.path().join(file.file_name())).unwrap();
         }
-        let (_store, till) = open(dir.path(), &self.mint.url(), PATIENT).await;
-        (dir, till)
+        Self { dir, place }
+    }
+}
+
+impl Bench {
+    pub(super) async fn start(over: Over) -> Self {
+        Self::with(over, MintOptions::default()).await
     }
 
-    /// The same data directory under a till that waits for mints only briefly.
+    pub(super) async fn with(over: Over, options: MintOptions) -> Self {
+        let mint = Mint::start(options).await.unwrap();
+        let faucet = Faucet::new(&mint.url()).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let machine = Machine { dir, place: Place::fresh(over).await };
+        let (db, till) = machine.open(&mint.url(), PATIENT).await;
+        Self { mint, faucet, machine, db, till }
+    }
+
+    /// What a process finds that starts after this one was killed here and now. This one
+    /// lives on, which a killed one would not; tests leave it alone from here on.
+    pub(super) async fn after_a_crash(&self) -> (Machine, Till<Embedded>) {
+        let copy = self.machine.copied(&self.db).await;
+        let (_db, till) = copy.open(&self.mint.url(), PATIENT).await;
+        (copy, till)
+    }
+
+    /// One more gateway of a fleet: its own wallet, its own connections, the same ledger.
+    pub(super) async fn another_gateway(&self, timeout: Duration) -> Gateway {
+        let Place::Postgres { url, .. } = &self.machine.place else { panic!("one machine") };
+        let db = Db::postgres(url).unwrap();
+        let wallet = self.machine.wallet(&db, &self.mint.url(), timeout).await;
+        Till::open(self.till.ledger().clone(), wallet)
+    }
+
+    /// The same data under a till that waits for mints only briefly.
     pub(super) async fn impatient(mut self) -> Self {
-        let (dir, mint) = (self.dir.path().to_owned(), self.mint.url());
-        let elsewhere = tempfile::tempdir().unwrap();
-        (self.store, self.till) = open(elsewhere.path(), &mint, PATIENT).await;
-        (self.store, self.till) = open(&dir, &mint, IMPATIENT).await;
+        let elsewhere = self.machine.copied(&self.db).await;
+        (self.db, self.till) = elsewhere.open(&self.mint.url(), PATIENT).await;
+        (self.db, self.till) = self.machine.open(&self.mint.url(), IMPATIENT).await;
         self
     }
 
@@ -113,23 +159,8 @@ impl Bench {
     }
 
     pub(super) async fn audited(&self) -> Audit {
-        self.store.write(Durability::Process, audit_rows).await.unwrap()
+        self.db.snapshot(audit_rows).await.unwrap()
     }
-}
-
-/// Waits for the lock of a store just dropped.
-pub(super) async fn open(dir: &Path, mint: &str, timeout: Duration) -> (Store, Till<Embedded>) {
-    let schema = format!("{}{}", embedded::SCHEMA, wallet::SCHEMA);
-    let store = loop {
-        match Store::open(&dir.join("nutgate.db"), &schema) {
-            Ok(store) => break store,
-            Err(_) => tokio::task::yield_now().await,
-        }
-    };
-    let units = vec!["sat".to_owned(), "msat".to_owned()];
-    let mints = [config::Mint { url: format!("{mint}/"), units }];
-    let wallet = Wallet::open(dir, store.clone(), &mints, timeout).await.unwrap();
-    (store.clone(), Till::open(Embedded::new(store, Clock::System), wallet))
 }
 
 pub(super) async fn holds(till: &Till<Embedded>, account: &AccountId) -> Account {

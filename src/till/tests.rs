@@ -3,17 +3,17 @@
 use nutgate_sandbox::{CurrencyUnit, MintOptions, TokenFormat};
 use tokio::task::JoinSet;
 
-use super::support::{Bench, PATIENT, holds, open, owner, sat};
+use super::support::{Bench, PATIENT, holds, owner, sat};
 use super::{Recovery, RedeemRefused};
 use crate::ids::{AccountId, DepositId};
 use crate::money::Msat;
-use crate::store::{Durability, Store};
-use crate::wallet::Resolved;
+use crate::store::place::{Over, over_both, statement};
+use crate::store::{Db, values};
 use crate::wallet::tests::as_v3;
+use crate::wallet::{Resolved, came_in, came_in_after, went_out, went_out_after};
 
-#[tokio::test(flavor = "multi_thread")]
-async fn fifty_simultaneous_first_uses_are_credited_once() {
-    let bench = Bench::start().await;
+async fn fifty_simultaneous_first_uses_are_credited_once(over: Over) {
+    let bench = Bench::start(over).await;
     let text = bench.sats(100).await;
     let mut calls = JoinSet::new();
     for _ in 0..50 {
@@ -30,9 +30,8 @@ async fn fifty_simultaneous_first_uses_are_credited_once() {
     assert_eq!(bench.audit().await.credited, sat(100));
 }
 
-#[tokio::test]
-async fn a_token_redeemed_for_one_account_is_spent_for_every_other() {
-    let bench = Bench::start().await;
+async fn a_token_redeemed_for_one_account_is_spent_for_every_other(over: Over) {
+    let bench = Bench::start(over).await;
     let text = bench.sats(5).await;
     bench.redeem(&text).await.unwrap();
     let stranger = AccountId::stored("stranger");
@@ -41,9 +40,8 @@ async fn a_token_redeemed_for_one_account_is_spent_for_every_other() {
     assert_eq!(holds(&bench.till, &stranger).await.deposited, Msat::ZERO);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn two_encodings_of_the_same_proofs_are_credited_once() {
-    let bench = Bench::start().await;
+async fn two_encodings_of_the_same_proofs_are_credited_once(over: Over) {
+    let bench = Bench::start(over).await;
     for simultaneous in [false, true] {
         let v4 = bench.sats(21).await;
         let v3 = as_v3(&v4);
@@ -61,9 +59,8 @@ async fn two_encodings_of_the_same_proofs_are_credited_once() {
     bench.audit().await;
 }
 
-#[tokio::test]
-async fn an_answer_lost_on_its_way_is_found_out_at_once() {
-    let bench = Bench::start().await;
+async fn an_answer_lost_on_its_way_is_found_out_at_once(over: Over) {
+    let bench = Bench::start(over).await;
     let text = bench.sats(64).await;
     bench.mint.lose_swap_answers(true);
     let redeemed = bench.redeem(&text).await.unwrap();
@@ -75,9 +72,8 @@ async fn an_answer_lost_on_its_way_is_found_out_at_once() {
     bench.audit().await;
 }
 
-#[tokio::test]
-async fn an_answer_that_does_not_come_is_unknown_until_a_repetition_finds_out() {
-    let bench = Bench::start().await;
+async fn an_answer_that_does_not_come_is_unknown_until_a_repetition_finds_out(over: Over) {
+    let bench = Bench::start(over).await;
     let text = bench.sats(9).await;
     bench.funded(1).await;
     let bench = bench.impatient().await;
@@ -97,9 +93,8 @@ async fn an_answer_that_does_not_come_is_unknown_until_a_repetition_finds_out() 
     bench.audit().await;
 }
 
-#[tokio::test]
-async fn a_swap_that_hangs_keeps_no_other_token_waiting() {
-    let bench = Bench::start().await;
+async fn a_swap_that_hangs_keeps_no_other_token_waiting(over: Over) {
+    let bench = Bench::start(over).await;
     bench.funded(1).await;
     bench.mint.hold_swaps(true);
     let mut calls = JoinSet::new();
@@ -112,9 +107,8 @@ async fn a_swap_that_hangs_keeps_no_other_token_waiting() {
     assert!(calls.join_all().await.iter().all(Result::is_ok));
 }
 
-#[tokio::test]
-async fn a_mint_that_is_down_leaves_the_token_untouched() {
-    let mut bench = Bench::start().await;
+async fn a_mint_that_is_down_leaves_the_token_untouched(over: Over) {
+    let mut bench = Bench::start(over).await;
     let text = bench.sats(8).await;
     let late = bench.sats(8).await;
     bench.funded(1).await;
@@ -132,9 +126,8 @@ async fn a_mint_that_is_down_leaves_the_token_untouched() {
     bench.audit().await;
 }
 
-#[tokio::test]
-async fn a_mint_never_reached_leaves_no_trace_and_loses_nothing() {
-    let mut bench = Bench::start().await;
+async fn a_mint_never_reached_leaves_no_trace_and_loses_nothing(over: Over) {
+    let mut bench = Bench::start(over).await;
     let text = bench.sats(8).await;
     bench.mint.stop().await;
     assert_eq!(bench.redeem(&text).await, Err(RedeemRefused::MintUnreachable));
@@ -142,11 +135,10 @@ async fn a_mint_never_reached_leaves_no_trace_and_loses_nothing() {
     assert!(bench.redeem(&text).await.is_ok());
 }
 
-#[tokio::test]
-async fn units_and_fees_are_counted_to_the_msat() {
+async fn units_and_fees_are_counted_to_the_msat(over: Over) {
     let units = vec![CurrencyUnit::Sat, CurrencyUnit::Msat];
     let options = MintOptions { units, input_fee_ppk: 400, ..MintOptions::default() };
-    let bench = Bench::with(options).await;
+    let bench = Bench::with(over, options).await;
     for (unit, format, size) in [
         (CurrencyUnit::Sat, TokenFormat::A, 1000),
         (CurrencyUnit::Sat, TokenFormat::B, 1000),
@@ -163,10 +155,9 @@ async fn units_and_fees_are_counted_to_the_msat() {
     assert_eq!(audit.redemption_fees.get(), 2 * 2000 + 2);
 }
 
-#[tokio::test]
-async fn nothing_is_taken_of_a_token_that_is_too_small_or_eaten_by_fees() {
+async fn nothing_is_taken_of_a_token_that_is_too_small_or_eaten_by_fees(over: Over) {
     let options = MintOptions { input_fee_ppk: 1000, ..MintOptions::default() };
-    let bench = Bench::with(options).await;
+    let bench = Bench::with(over, options).await;
     let one = bench.sats(1).await;
     assert_eq!(bench.redeem(&one).await, Err(RedeemRefused::FeesExceedAmount));
     let small = bench.sats(8).await;
@@ -178,9 +169,8 @@ async fn nothing_is_taken_of_a_token_that_is_too_small_or_eaten_by_fees() {
     assert!(bench.till.redeem(&small, owner(&small), sat(7)).await.is_ok());
 }
 
-#[tokio::test]
-async fn a_keyset_rotated_meanwhile_is_noticed_by_the_first_token() {
-    let bench = Bench::start().await;
+async fn a_keyset_rotated_meanwhile_is_noticed_by_the_first_token(over: Over) {
+    let bench = Bench::start(over).await;
     bench.funded(5).await;
     let old = bench.sats(11).await;
     bench.mint.rotate_keyset(CurrencyUnit::Sat).await.unwrap();
@@ -191,9 +181,8 @@ async fn a_keyset_rotated_meanwhile_is_noticed_by_the_first_token() {
     bench.audit().await;
 }
 
-#[tokio::test]
-async fn killed_after_the_mint_has_signed_the_value_is_found_at_the_start() {
-    let bench = Bench::start().await;
+async fn killed_after_the_mint_has_signed_the_value_is_found_at_the_start(over: Over) {
+    let bench = Bench::start(over).await;
     let text = bench.sats(77).await;
     bench.funded(1).await;
     bench.mint.hold_swaps(true);
@@ -201,30 +190,28 @@ async fn killed_after_the_mint_has_signed_the_value_is_found_at_the_start() {
     let mut hanging = JoinSet::new();
     hanging.spawn(async move { till.redeem(&shown, owner(&shown), Msat::ZERO).await });
     bench.mint.await_swaps(2).await;
-    let (_dir, till) = bench.after_a_crash().await;
+    let (_copy, till) = bench.after_a_crash().await;
     let recovery = till.recover().await;
     assert_eq!(recovery, Recovery { redemptions_completed: 1, ..Recovery::default() });
     assert_eq!(holds(&till, &owner(&text)).await.deposited, sat(77));
     assert!(!till.redeem(&text, owner(&text), Msat::ZERO).await.unwrap().fresh);
 }
 
-#[tokio::test]
-async fn killed_between_redeeming_and_crediting_the_deposit_is_made_at_the_start() {
-    let bench = Bench::start().await;
+async fn killed_between_redeeming_and_crediting_the_deposit_is_made_at_the_start(over: Over) {
+    let bench = Bench::start(over).await;
     let text = bench.sats(3).await;
     let redeemed = bench.till.wallet().redeem(&text, owner(&text), Msat::ZERO, &|| {}).await;
     assert!(redeemed.unwrap().fresh);
     assert_eq!(bench.audit().await.uncredited, sat(3));
-    let (_dir, till) = bench.after_a_crash().await;
+    let (_copy, till) = bench.after_a_crash().await;
     let recovery = till.recover().await;
     assert_eq!(recovery, Recovery { redemptions_completed: 1, ..Recovery::default() });
     assert_eq!(holds(&till, &owner(&text)).await.deposited, sat(3));
     assert_eq!(till.recover().await, Recovery::default());
 }
 
-#[tokio::test]
-async fn a_start_with_a_mint_that_is_down_is_bounded_and_leaves_the_rest_for_later() {
-    let mut bench = Bench::start().await;
+async fn a_start_with_a_mint_that_is_down_is_bounded_and_leaves_the_rest_for_later(over: Over) {
+    let mut bench = Bench::start(over).await;
     let text = bench.sats(6).await;
     bench.funded(1).await;
     bench.mint.hold_swaps(true);
@@ -232,22 +219,21 @@ async fn a_start_with_a_mint_that_is_down_is_bounded_and_leaves_the_rest_for_lat
     let mut hanging = JoinSet::new();
     hanging.spawn(async move { till.redeem(&shown, owner(&shown), Msat::ZERO).await });
     bench.mint.await_swaps(2).await;
-    let (dir, till) = bench.after_a_crash().await;
+    let (copy, till) = bench.after_a_crash().await;
     bench.mint.stop().await;
     let recovery = till.recover().await;
     assert_eq!(recovery, Recovery { redemptions_unknown: 1, ..Recovery::default() });
     drop(till);
     bench.mint.start_again().await.unwrap();
-    let (_store, till) = open(dir.path(), &bench.mint.url(), PATIENT).await;
+    let (_db, till) = copy.open(&bench.mint.url(), PATIENT).await;
     assert_eq!(till.recover().await.redemptions_completed, 1);
     assert_eq!(holds(&till, &owner(&text)).await.deposited, sat(6));
 }
 
-#[tokio::test]
-async fn a_database_restored_from_an_old_copy_credits_only_what_it_takes() {
-    let bench = Bench::start().await;
+async fn a_database_restored_from_an_old_copy_credits_only_what_it_takes(over: Over) {
+    let bench = Bench::start(over).await;
     bench.funded(1).await;
-    let (_dir, restored) = bench.after_a_crash().await;
+    let (_copy, restored) = bench.after_a_crash().await;
     bench.funded(1000).await;
     let text = bench.sats(77).await;
     let redeemed = restored.redeem(&text, owner(&text), Msat::ZERO).await.unwrap();
@@ -258,19 +244,14 @@ async fn a_database_restored_from_an_old_copy_credits_only_what_it_takes() {
 }
 
 /// Ages every redemption so that its late look is due.
-async fn age(store: &Store, state: &'static str) {
-    let write = move |connection: &rusqlite::Connection| {
-        let sql = "UPDATE redemptions SET asked_ms = 0, next_ms = 0, state = ?1
-                   WHERE state IN ('recorded', 'lapsed')";
-        assert_eq!(connection.execute(sql, [state])?, 1);
-        Ok(())
-    };
-    store.write(Durability::Process, write).await.unwrap();
+async fn age(db: &Db, state: &str) {
+    let sql = "UPDATE redemptions SET asked_ms = 0, next_ms = 0, state = ?1
+               WHERE state IN ('recorded', 'lapsed')";
+    assert_eq!(statement(db, sql, values![state]).await, 1);
 }
 
-#[tokio::test]
-async fn a_request_given_up_for_unseen_is_credited_if_the_mint_had_seen_it() {
-    let bench = Bench::start().await;
+async fn a_request_given_up_for_unseen_is_credited_if_the_mint_had_seen_it(over: Over) {
+    let bench = Bench::start(over).await;
     let text = bench.sats(18).await;
     bench.funded(1).await;
     bench.mint.hold_swaps(true);
@@ -278,27 +259,71 @@ async fn a_request_given_up_for_unseen_is_credited_if_the_mint_had_seen_it() {
     let mut hanging = JoinSet::new();
     hanging.spawn(async move { till.redeem(&shown, owner(&shown), Msat::ZERO).await });
     bench.mint.await_swaps(2).await;
-    let (dir, till) = bench.after_a_crash().await;
+    let (copy, till) = bench.after_a_crash().await;
     drop(till);
-    let (store, till) = open(dir.path(), &bench.mint.url(), PATIENT).await;
-    age(&store, "lapsed").await;
+    let (db, till) = copy.open(&bench.mint.url(), PATIENT).await;
+    age(&db, "lapsed").await;
     assert!(!till.is_redeeming(&text).await);
     assert_eq!(till.recover().await.redemptions_completed, 1);
     assert_eq!(holds(&till, &owner(&text)).await.deposited, sat(18));
 }
 
-#[tokio::test]
-async fn a_request_the_mint_never_saw_is_forgotten_after_a_late_look() {
-    let mut bench = Bench::start().await;
+async fn a_request_the_mint_never_saw_is_forgotten_after_a_late_look(over: Over) {
+    let mut bench = Bench::start(over).await;
     let text = bench.sats(18).await;
     bench.funded(1).await;
     bench.mint.stop().await;
     assert_eq!(bench.redeem(&text).await, Err(RedeemRefused::MintUnreachable));
     assert_eq!(bench.till.recover().await, Recovery::default(), "not before it is due");
-    age(&bench.store, "lapsed").await;
+    age(&bench.db, "lapsed").await;
     bench.mint.start_again().await.unwrap();
     let id = DepositId::of_cashu_token(&text);
     assert_eq!(bench.till.wallet().resolve_redemption(&id).await, Resolved::Forgotten);
     assert_eq!(bench.till.wallet().resolve_redemption(&id).await, Resolved::Unknown, "no row");
     assert!(bench.redeem(&text).await.unwrap().fresh);
+}
+
+async fn what_came_in_and_went_out_is_listed_and_adds_up(over: Over) {
+    let bench = Bench::start(over).await;
+    let account = bench.funded(40).await;
+    let uncredited = bench.sats(3).await;
+    let wallet = bench.till.wallet();
+    wallet.redeem(&uncredited, owner(&uncredited), Msat::ZERO, &|| {}).await.unwrap();
+    let change = bench.refund(&account).await.unwrap();
+    let listed = bench.db.snapshot(|tx| {
+        let came = came_in_after(tx, None)?;
+        assert_eq!(came_in_after(tx, came.last().map(|last| &last.id))?, []);
+        assert_eq!(came_in(tx)?, sat(43));
+        let went = went_out_after(tx, None)?;
+        assert_eq!(went_out_after(tx, went.last().map(|last| &last.id))?, []);
+        assert_eq!(went_out(tx)?, sat(40));
+        Ok((came, went))
+    });
+    let (came, went) = listed.await.unwrap();
+    let mut credited: Vec<_> = came.iter().map(|came| (came.amount, came.credited)).collect();
+    credited.sort();
+    assert_eq!(credited, [(sat(3), false), (sat(40), true)]);
+    let went: Vec<_> = went.into_iter().map(|went| (went.account, went.amount)).collect();
+    assert_eq!(went, [(account, change.amount)]);
+}
+
+over_both! {
+    what_came_in_and_went_out_is_listed_and_adds_up
+    fifty_simultaneous_first_uses_are_credited_once
+    a_token_redeemed_for_one_account_is_spent_for_every_other
+    two_encodings_of_the_same_proofs_are_credited_once
+    an_answer_lost_on_its_way_is_found_out_at_once
+    an_answer_that_does_not_come_is_unknown_until_a_repetition_finds_out
+    a_swap_that_hangs_keeps_no_other_token_waiting
+    a_mint_that_is_down_leaves_the_token_untouched
+    a_mint_never_reached_leaves_no_trace_and_loses_nothing
+    units_and_fees_are_counted_to_the_msat
+    nothing_is_taken_of_a_token_that_is_too_small_or_eaten_by_fees
+    a_keyset_rotated_meanwhile_is_noticed_by_the_first_token
+    killed_after_the_mint_has_signed_the_value_is_found_at_the_start
+    killed_between_redeeming_and_crediting_the_deposit_is_made_at_the_start
+    a_start_with_a_mint_that_is_down_is_bounded_and_leaves_the_rest_for_later
+    a_database_restored_from_an_old_copy_credits_only_what_it_takes
+    a_request_given_up_for_unseen_is_credited_if_the_mint_had_seen_it
+    a_request_the_mint_never_saw_is_forgotten_after_a_late_look
 }

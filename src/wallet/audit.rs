@@ -6,10 +6,10 @@
 //! row changed by hand, or lost, shows as a mismatch. And nothing appears or disappears:
 //! `redeemed = pool + held + issued + lost + exchange fees`.
 
-use rusqlite::Connection;
-
+use super::rows::msat;
+use crate::ids::{AccountId, DepositId, WithdrawalId};
 use crate::money::Msat;
-use crate::store::StoreError;
+use crate::store::{Row, StoreError, Tx, values};
 
 /// Sums in msat, counts of rows that contradict each other.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -52,46 +52,124 @@ impl Audit {
     }
 }
 
-/// Sums the wallet's rows of a database that was opened with [`super::SCHEMA`].
-pub fn audit_rows(connection: &Connection) -> Result<Audit, StoreError> {
-    // A sum that is no amount counts as the nearest: what makes it so contradicts another row.
-    let sum = |sql: &str| -> Result<Msat, StoreError> {
-        let total: Option<i64> = connection.query_row(sql, [], |row| row.get(0))?;
-        Ok(Msat::from_i64(total.unwrap_or(0).max(0)).unwrap_or(Msat::MAX))
+/// What came in by one redemption.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CameIn {
+    pub id: DepositId,
+    pub account: AccountId,
+    pub amount: Msat,
+    pub credited: bool,
+}
+
+/// What one withdrawal set aside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WentOut {
+    pub id: WithdrawalId,
+    pub account: AccountId,
+    pub amount: Msat,
+}
+
+/// Sums the wallet's rows, from one snapshot.
+pub fn audit_rows(tx: &mut Tx<'_>) -> Result<Audit, StoreError> {
+    let redeemed = |state: &str| format!("redemptions WHERE state = '{state}'");
+    let held_by = |table: &str, state: &str| {
+        format!("proofs WHERE holder IN (SELECT id FROM {table} WHERE state = '{state}')")
     };
-    let count = |sql: &str| -> Result<u64, StoreError> {
-        let rows: i64 = connection.query_row(sql, [], |row| row.get(0))?;
-        Ok(rows.unsigned_abs())
-    };
-    let of_proofs = |filter: &str| sum(&format!("SELECT SUM({WORTH}) FROM proofs WHERE {filter}"));
-    let of_redemptions = |column: &str, states: &str| {
-        sum(&format!("SELECT SUM({column}) FROM redemptions WHERE state IN ({states})"))
-    };
+    let issued = "proofs WHERE holder IN (SELECT id FROM outgoing)";
+    let ours = "redemptions WHERE state IN ('redeemed', 'credited')";
     Ok(Audit {
-        pool: of_proofs("holder IS NULL")?,
-        held: of_proofs("holder IN (SELECT id FROM exchanges WHERE state = 'recorded')")?,
-        lost: of_proofs("holder IN (SELECT id FROM exchanges WHERE state = 'lost')")?,
-        uncredited: of_redemptions("amount_msat", "'redeemed'")?,
-        credited: of_redemptions("amount_msat", "'credited'")?,
-        issued: of_proofs("holder IN (SELECT id FROM outgoing)")?,
-        claimed: of_proofs("holder IN (SELECT id FROM outgoing WHERE state = 'claimed')")?,
-        redemption_fees: of_redemptions("fee_msat", "'redeemed', 'credited'")?,
-        exchange_fees: sum("SELECT SUM(fee_msat) FROM exchanges WHERE state = 'done'")?,
-        redemptions_mismatched: count(REDEMPTIONS_MISMATCHED)?,
-        exchanges_mismatched: count(EXCHANGES_MISMATCHED)?,
-        outgoing_mismatched: count(OUTGOING_MISMATCHED)?,
-        proofs_stray: count(PROOFS_STRAY)?,
+        pool: sum(tx, WORTH, "proofs WHERE holder IS NULL")?,
+        held: sum(tx, WORTH, &held_by("exchanges", "recorded"))?,
+        lost: sum(tx, WORTH, &held_by("exchanges", "lost"))?,
+        uncredited: sum(tx, "amount_msat", &redeemed("redeemed"))?,
+        credited: sum(tx, "amount_msat", &redeemed("credited"))?,
+        issued: sum(tx, WORTH, issued)?,
+        claimed: sum(tx, WORTH, &held_by("outgoing", "claimed"))?,
+        redemption_fees: sum(tx, "fee_msat", ours)?,
+        exchange_fees: sum(tx, "fee_msat", "exchanges WHERE state = 'done'")?,
+        redemptions_mismatched: count(tx, REDEMPTIONS_MISMATCHED)?,
+        exchanges_mismatched: count(tx, EXCHANGES_MISMATCHED)?,
+        outgoing_mismatched: count(tx, OUTGOING_MISMATCHED)?,
+        proofs_stray: count(tx, PROOFS_STRAY)?,
     })
 }
 
+/// All that ever came in. It only grows; read after the ledger (see [`went_out`]).
+pub fn came_in(tx: &mut Tx<'_>) -> Result<Msat, StoreError> {
+    sum(tx, "amount_msat", "redemptions WHERE state IN ('redeemed', 'credited')")
+}
+
+/// All that ever left. It only grows.
+///
+/// Where the ledger is on another server there is no snapshot of both. Value is the wallet's
+/// before it is the ledger's, and leaves the ledger before the wallet. So what left is read
+/// first, then the ledger, then what came in: under traffic too,
+/// `went_out ≤ the ledger's withdrawals` and `the ledger's deposits ≤ came_in`.
+pub fn went_out(tx: &mut Tx<'_>) -> Result<Msat, StoreError> {
+    sum(tx, "amount_msat", "outgoing WHERE state <> 'issuing'")
+}
+
+/// Redemptions whose value is the wallet's, in the order of their ids, the next page after
+/// `last`: to be held against the ledger's deposits. An empty page is the end.
+pub fn came_in_after(tx: &mut Tx<'_>, last: Option<&DepositId>) -> Result<Vec<CameIn>, StoreError> {
+    let sql = "SELECT id, account, amount_msat, state FROM redemptions
+               WHERE id > ?1 AND state IN ('redeemed', 'credited') ORDER BY id LIMIT ?2";
+    let read = |row: &Row| {
+        Ok(CameIn {
+            id: DepositId::stored(row.get::<String>(0)?),
+            account: AccountId::stored(row.get::<String>(1)?),
+            amount: msat(row, 2)?,
+            credited: row.get::<String>(3)? == "credited",
+        })
+    };
+    let last = last.map_or("", DepositId::as_str);
+    tx.rows(sql, values![last, PAGE])?.iter().map(read).collect()
+}
+
+/// Withdrawals whose ecash is set aside, like [`came_in_after`].
+pub fn went_out_after(
+    tx: &mut Tx<'_>,
+    last: Option<&WithdrawalId>,
+) -> Result<Vec<WentOut>, StoreError> {
+    let sql = "SELECT id, account, amount_msat FROM outgoing
+               WHERE id > ?1 AND state <> 'issuing' ORDER BY id LIMIT ?2";
+    let read = |row: &Row| {
+        Ok(WentOut {
+            id: WithdrawalId::stored(row.get::<String>(0)?),
+            account: AccountId::stored(row.get::<String>(1)?),
+            amount: msat(row, 2)?,
+        })
+    };
+    let last = last.map_or("", WithdrawalId::as_str);
+    tx.rows(sql, values![last, PAGE])?.iter().map(read).collect()
+}
+
+/// A sum that is no amount counts as the nearest: what makes it so contradicts another row.
+fn sum(tx: &mut Tx<'_>, what: &str, rows: &str) -> Result<Msat, StoreError> {
+    let sql = format!("SELECT CAST(COALESCE(SUM({what}), 0) AS BIGINT) FROM {rows}");
+    let total: i64 = tx.row(&sql, values![])?.map_or(Ok(0), |row| row.get(0))?;
+    Ok(Msat::from_i64(total.max(0)).unwrap_or(Msat::MAX))
+}
+
+fn count(tx: &mut Tx<'_>, sql: &str) -> Result<u64, StoreError> {
+    tx.row(sql, values![])?.map_or(Ok(0), |row| row.get(0))
+}
+
 const WORTH: &str = "amount * CASE unit WHEN 'sat' THEN 1000 WHEN 'msat' THEN 1 END";
+
+/// Rows of one page.
+const PAGE: i64 = 1000;
+
+// `SUM(amount * 1.0)`: whole numbers that are too many would end SQLite's sum with an error
+// instead of a mismatch.
 
 /// Completed redemptions whose proofs are not worth what was recorded before the mint was
 /// asked, or is not what their account was given.
 const REDEMPTIONS_MISMATCHED: &str = "
     SELECT COUNT(*) FROM redemptions WHERE state IN ('redeemed', 'credited') AND (
         amount * CASE unit WHEN 'sat' THEN 1000 WHEN 'msat' THEN 1 END <> amount_msat
-        OR amount <> (SELECT TOTAL(amount) FROM proofs WHERE source = redemptions.id)
+        OR amount <>
+            (SELECT COALESCE(SUM(amount * 1.0), 0) FROM proofs WHERE source = redemptions.id)
         OR LENGTH(outputs) - LENGTH(REPLACE(outputs, ',', '')) + 1
             <> (SELECT COUNT(*) FROM proofs WHERE source = redemptions.id))";
 
@@ -100,18 +178,20 @@ const EXCHANGES_MISMATCHED: &str = "
         fee * CASE unit WHEN 'sat' THEN 1000 WHEN 'msat' THEN 1 END <> fee_msat
         OR (state = 'done') <> EXISTS (SELECT 1 FROM proofs WHERE source = exchanges.id)
         OR (state = 'done' AND
-            (SELECT TOTAL(amount) FROM proofs WHERE holder = exchanges.id) <>
-            (SELECT TOTAL(amount) FROM proofs WHERE source = exchanges.id) + fee)";
+            (SELECT COALESCE(SUM(amount * 1.0), 0) FROM proofs WHERE holder = exchanges.id) <>
+            (SELECT COALESCE(SUM(amount * 1.0), 0) FROM proofs WHERE source = exchanges.id) + fee)";
 
 const OUTGOING_MISMATCHED: &str = "
     SELECT COUNT(*) FROM outgoing WHERE
         (amount * CASE unit WHEN 'sat' THEN 1000 WHEN 'msat' THEN 1 END <> amount_msat)
         OR (state = 'issuing') = EXISTS (SELECT 1 FROM proofs WHERE holder = outgoing.id)
-        OR (state <> 'issuing' AND
-            amount <> (SELECT TOTAL(amount) FROM proofs WHERE holder = outgoing.id))";
+        OR (state <> 'issuing' AND amount <>
+            (SELECT COALESCE(SUM(amount * 1.0), 0) FROM proofs WHERE holder = outgoing.id))";
 
 const PROOFS_STRAY: &str = "
     SELECT COUNT(*) FROM proofs WHERE
-        (source NOT IN (SELECT id FROM redemptions) AND source NOT IN (SELECT id FROM exchanges))
-        OR (holder IS NOT NULL AND holder NOT IN (SELECT id FROM outgoing)
-            AND holder NOT IN (SELECT id FROM exchanges))";
+        (NOT EXISTS (SELECT 1 FROM redemptions WHERE id = proofs.source)
+            AND NOT EXISTS (SELECT 1 FROM exchanges WHERE id = proofs.source))
+        OR (holder IS NOT NULL
+            AND NOT EXISTS (SELECT 1 FROM outgoing WHERE id = proofs.holder)
+            AND NOT EXISTS (SELECT 1 FROM exchanges WHERE id = proofs.holder))";

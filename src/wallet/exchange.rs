@@ -8,22 +8,24 @@
 //! Unlike somebody's token its inputs are ours: they go back to the pool only when the mint
 //! certainly has not seen the request, because a request still on its way would spend what
 //! the pool has meanwhile issued. Otherwise the same request is repeated until its fate is known.
+//! Each step asks for this gateway to be the exchange's owner still (`lease.rs`).
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cdk::Amount;
 use cdk::nuts::{BlindSignature, Id, KeySetInfo, Proof};
-use rusqlite::{Connection, params};
 
 use super::attempt::{self, Fate};
-use super::exchange_rows::{Exchange, Planned, Terms, fresh_id, plan_for, plan_leaving};
+use super::exchange_rows::{
+    Exchange, NewExchange, Planned, Terms, fresh_id, plan_for, plan_leaving,
+};
 use super::issue::{Claim, Issue, claim};
 use super::mint::{Mint, MintError, Unit};
 use super::redeem::RENEWALS_MAX;
-use super::rows::{Attempt, ProofRow, damaged, listed, take_counters};
+use super::rows::{Attempt, ProofRow, damaged, listed};
 use super::{Wallet, WalletError, split};
-use crate::store::Durability;
+use crate::store::{Durability, StoreError, Tx, values};
 
 /// The exchanges this process is at: each is worked on by one task at a time, because giving
 /// inputs back is only safe while nobody else repeats the request.
@@ -59,37 +61,78 @@ impl Wallet {
     pub(super) async fn exchange_for(&self, issue: &Issue) -> Result<bool, WalletError> {
         let Some(mint) = self.mint_at(&issue.mint) else { return Ok(false) };
         let id = issue.id.clone();
-        let find = move |connection: &Connection| Exchange::find_for(connection, &id);
-        if let Some(exchange) = self.store().write(Durability::Process, find).await? {
-            return self.resume(&mint, exchange).await;
+        let find = move |tx: &mut Tx<'_>| Exchange::find_for(tx, &id);
+        if let Some(exchange) = self.db().write(Durability::Process, find).await? {
+            return self.resolve_exchange(&exchange).await;
         }
         let Some(unit) = Unit::named(&issue.unit) else { return Ok(false) };
         let Some(terms) = self.terms(&mint, unit).await else { return Ok(false) };
-        let id = fresh_id();
-        let _turn = self.0.exchanging.turn(&id);
+        let new = self.new_exchange();
+        let _turn = self.0.exchanging.turn(&new.id);
         let wanted = issue.clone();
-        let plan = move |connection: &Connection| plan_for(connection, id, &wanted, &terms);
-        match self.store().write(Durability::Disk, plan).await? {
+        let plan = move |tx: &mut Tx<'_>| plan_for(tx, new, &wanted, &terms);
+        match self.db().write(Durability::Disk, plan).await? {
             Planned::Claimed => Ok(true),
+            Planned::Elsewhere => Ok(false),
             Planned::Short => {
                 log::warn!("withdrawal {}: the pool has too little for the mint's fee", issue.id);
                 Ok(false)
             }
-            Planned::Exchange(exchange) => self.ask(&mint, *exchange, true).await,
+            Planned::Exchange(exchange) => self.work_on(&mint, *exchange, true).await,
         }
     }
 
-    /// An exchange found in the database: what became of it decides.
+    /// An exchange found in the database: what became of it decides. False while another
+    /// gateway is at it.
     pub(crate) async fn resolve_exchange(&self, id: &str) -> Result<bool, WalletError> {
-        let wanted = id.to_owned();
-        let find = move |connection: &Connection| Exchange::find(connection, &wanted);
-        let Some(exchange) = self.store().write(Durability::Process, find).await? else {
-            return Ok(true);
+        let Some(_turn) = self.0.exchanging.turn(id) else { return Ok(false) };
+        let (wanted, gateway) = (id.to_owned(), self.gateway().to_owned());
+        let take = move |tx: &mut Tx<'_>| {
+            if Exchange::take(tx, &wanted, &gateway)? {
+                return Ok((true, Exchange::find(tx, &wanted)?));
+            }
+            Ok((!Exchange::is_recorded(tx, &wanted)?, None))
         };
+        let (over, exchange) = self.db().write(Durability::Process, take).await?;
+        let Some(exchange) = exchange else { return Ok(over) };
         match self.mint_at(&exchange.attempt.mint) {
-            Some(mint) => self.resume(&mint, exchange).await,
-            None => Ok(false),
+            Some(mint) => self.work_on(&mint, exchange, false).await,
+            None => self.let_go_of_exchange(id).await.map(|()| false),
         }
+    }
+
+    /// Brings an exchange of this gateway's to its end, or lets go of it. `fresh`: no such
+    /// request can be on its way already.
+    async fn work_on(
+        &self,
+        mint: &Mint,
+        exchange: Exchange,
+        fresh: bool,
+    ) -> Result<bool, WalletError> {
+        let id = exchange.id.clone();
+        let outcome = match fresh {
+            true => self.ask(mint, exchange, true).await,
+            false => self.resume(mint, exchange).await,
+        };
+        if !matches!(outcome, Ok(true)) {
+            self.let_go_of_exchange(&id).await?;
+        }
+        outcome
+    }
+
+    /// Undecided, unless it is over: the next to be asked may look again.
+    async fn let_go_of_exchange(&self, id: &str) -> Result<(), WalletError> {
+        let (id, gateway) = (id.to_owned(), self.gateway().to_owned());
+        let write = move |tx: &mut Tx<'_>| {
+            let sql = "UPDATE exchanges SET owner = NULL WHERE id = ?1 AND owner = ?2";
+            tx.execute(sql, values![id, gateway])?;
+            Ok(())
+        };
+        Ok(self.db().write(Durability::Process, write).await?)
+    }
+
+    fn new_exchange(&self) -> NewExchange {
+        NewExchange { id: fresh_id(), owner: self.gateway().to_owned() }
     }
 
     /// Swaps out what the pool holds of keysets the mint no longer signs with, a bounded
@@ -105,15 +148,13 @@ impl Wallet {
                     continue;
                 }
                 let Some(terms) = self.terms(mint, unit).await else { continue };
-                let id = fresh_id();
-                let _turn = self.0.exchanging.turn(&id);
-                let plan = move |connection: &Connection| {
-                    plan_leaving(connection, id, &url, keyset, &terms)
-                };
-                let planned = self.store().write(Durability::Disk, plan).await?;
+                let new = self.new_exchange();
+                let _turn = self.0.exchanging.turn(&new.id);
+                let plan = move |tx: &mut Tx<'_>| plan_leaving(tx, new, &url, keyset, &terms);
+                let planned = self.db().write(Durability::Disk, plan).await?;
                 if let Some(exchange) = planned {
                     left += exchange.inputs.len();
-                    self.ask(mint, exchange, true).await?;
+                    self.work_on(mint, exchange, true).await?;
                 }
             }
         }
@@ -122,11 +163,12 @@ impl Wallet {
 
     async fn holds_any(&self, mint: &str, keyset: Id) -> Result<bool, WalletError> {
         let (mint, keyset) = (mint.to_owned(), keyset.to_string());
-        let read = move |connection: &Connection| {
-            let sql = "SELECT 1 FROM proofs WHERE mint = ?1 AND keyset = ?2 AND holder IS NULL";
-            Ok(connection.prepare_cached(sql)?.exists(params![mint, keyset])?)
+        let read = move |tx: &mut Tx<'_>| {
+            let sql = "SELECT keyset FROM proofs
+                       WHERE mint = ?1 AND keyset = ?2 AND holder IS NULL LIMIT 1";
+            Ok(tx.row(sql, values![mint, keyset])?.is_some())
         };
-        Ok(self.store().write(Durability::Process, read).await?)
+        Ok(self.db().write(Durability::Process, read).await?)
     }
 
     async fn terms(&self, mint: &Mint, unit: Unit) -> Option<Terms> {
@@ -138,7 +180,6 @@ impl Wallet {
     }
 
     async fn resume(&self, mint: &Mint, mut exchange: Exchange) -> Result<bool, WalletError> {
-        let Some(_turn) = self.0.exchanging.turn(&exchange.id) else { return Ok(false) };
         match self.look_at(mint, &exchange).await? {
             Fate::Signed(signatures) => self.complete(mint, exchange, &signatures).await,
             Fate::Unspent { outputs_used } => {
@@ -224,33 +265,38 @@ impl Wallet {
                 return Ok(false);
             }
         };
-        let write = move |connection: &Connection| {
-            let sql = "UPDATE exchanges SET state = 'done' WHERE id = ?1 AND state = 'recorded'";
-            if connection.prepare_cached(sql)?.execute([&exchange.id])? == 1 {
+        let gateway = self.gateway().to_owned();
+        let write = move |tx: &mut Tx<'_>| {
+            let sql = "UPDATE exchanges SET state = 'done', owner = NULL
+                       WHERE id = ?1 AND state = 'recorded' AND owner = ?2";
+            if tx.execute(sql, values![&exchange.id, gateway])? == 1 {
                 for proof in &proofs {
-                    proof.insert(connection, &exchange.attempt, &exchange.id)?;
+                    proof.insert(tx, &exchange.attempt, &exchange.id)?;
                 }
             }
             match &exchange.withdrawal {
-                Some(issue) => Ok(claim(connection, issue)? == Claim::Issued),
+                Some(issue) => Ok(claim(tx, issue)? == Claim::Issued),
                 None => Ok(true),
             }
         };
-        Ok(self.store().write(Durability::Disk, write).await?)
+        Ok(self.db().write(Durability::Disk, write).await?)
     }
 
     /// The mint has not done it. Without a chance that it still will, the inputs return to
     /// the pool; else it stays recorded, to be repeated.
     async fn give_back(&self, exchange: Exchange, certain: bool) -> Result<bool, WalletError> {
         if certain {
-            let write = move |connection: &Connection| {
-                let sql = "UPDATE proofs SET holder = NULL WHERE holder = ?1";
-                connection.prepare_cached(sql)?.execute([&exchange.id])?;
-                let sql = "DELETE FROM exchanges WHERE id = ?1 AND state = 'recorded'";
-                connection.prepare_cached(sql)?.execute([&exchange.id])?;
+            let gateway = self.gateway().to_owned();
+            let write = move |tx: &mut Tx<'_>| {
+                let sql = "DELETE FROM exchanges
+                           WHERE id = ?1 AND state = 'recorded' AND owner = ?2";
+                if tx.execute(sql, values![&exchange.id, gateway])? == 1 {
+                    let sql = "UPDATE proofs SET holder = NULL WHERE holder = ?1";
+                    tx.execute(sql, values![&exchange.id])?;
+                }
                 Ok(())
             };
-            self.store().write(Durability::Disk, write).await?;
+            self.db().write(Durability::Disk, write).await?;
         }
         Ok(false)
     }
@@ -262,12 +308,14 @@ impl Wallet {
             "exchange {}: its inputs were spent elsewhere; is this seed used twice?",
             exchange.id
         );
-        let write = move |connection: &Connection| {
-            let sql = "UPDATE exchanges SET state = 'lost' WHERE id = ?1 AND state = 'recorded'";
-            connection.prepare_cached(sql)?.execute([&exchange.id])?;
+        let gateway = self.gateway().to_owned();
+        let write = move |tx: &mut Tx<'_>| {
+            let sql = "UPDATE exchanges SET state = 'lost', owner = NULL
+                       WHERE id = ?1 AND state = 'recorded' AND owner = ?2";
+            tx.execute(sql, values![&exchange.id, gateway])?;
             Ok(())
         };
-        self.store().write(Durability::Disk, write).await?;
+        self.db().write(Durability::Disk, write).await?;
         Ok(false)
     }
 
@@ -277,26 +325,31 @@ impl Wallet {
         mut exchange: Exchange,
         terms: Option<Terms>,
     ) -> Result<Exchange, WalletError> {
-        let write = move |connection: &Connection| {
-            if let Some(terms) = terms {
-                exchange.attempt.keyset = terms.keyset;
-                let each = exchange.attempt.outputs.iter();
-                let parts = each.flat_map(|part| split::binary(*part, terms.largest));
-                exchange.attempt.outputs = parts.collect();
-            }
-            let Attempt { keyset, outputs, .. } = &exchange.attempt;
-            exchange.attempt.counter_start = take_counters(connection, *keyset, outputs.len())?;
+        if let Some(terms) = terms {
+            exchange.attempt.keyset = terms.keyset;
+            let each = exchange.attempt.outputs.iter();
+            let parts = each.flat_map(|part| split::binary(*part, terms.largest));
+            exchange.attempt.outputs = parts.collect();
+        }
+        let Attempt { keyset, outputs, .. } = &exchange.attempt;
+        exchange.attempt.counter_start = self.counters(*keyset, outputs.len()).await?;
+        let gateway = self.gateway().to_owned();
+        let write = move |tx: &mut Tx<'_>| {
             let sql = "UPDATE exchanges SET keyset = ?2, counter_start = ?3, outputs = ?4
-                       WHERE id = ?1 AND state = 'recorded'";
-            connection.prepare_cached(sql)?.execute(params![
-                exchange.id,
+                       WHERE id = ?1 AND state = 'recorded' AND owner = ?5";
+            let values = values![
+                &exchange.id,
                 exchange.attempt.keyset.to_string(),
                 exchange.attempt.counter_start,
                 listed(&exchange.attempt.outputs),
-            ])?;
-            Ok(exchange)
+                gateway,
+            ];
+            match tx.execute(sql, values)? {
+                1 => Ok(exchange),
+                _ => Err(StoreError(format!("exchange {}: another is at it", exchange.id))),
+            }
         };
-        Ok(self.store().write(Durability::Disk, write).await?)
+        Ok(self.db().write(Durability::Disk, write).await?)
     }
 
     async fn look_at(&self, mint: &Mint, exchange: &Exchange) -> Result<Fate, WalletError> {

@@ -6,24 +6,25 @@
 //!            is needed      are set aside  they are spent
 //! ```
 //!
-//! Proofs are taken from the pool largest first, in one transaction and through an index:
-//! the cost depends on how many are taken, not on how many are held, and no mint is needed
-//! (see [`super::split`]). Where the pool cannot compose the amount, proofs are exchanged at
-//! the mint first. The token's text is never stored: it is built from the rows, the same each
-//! time.
+//! Proofs are set aside in one statement ([`super::claim`]): the cost depends on how many are
+//! taken, not on how many are held, and no mint is needed. Where the pool cannot compose the
+//! amount, proofs are exchanged at the mint first. The token's text is never stored: it is
+//! built from the rows, the same each time, by whichever gateway is asked for it.
+
+use std::time::Duration;
 
 use cdk::Amount;
 use cdk::nuts::nut00::token::TokenV4Token;
 use cdk::nuts::{CurrencyUnit, Proof, TokenV4};
-use rusqlite::{Connection, OptionalExtension, params};
 
 use super::mint::normalise;
+use super::redeem::LOOK_EVERY;
 use super::rows::{ProofRow, damaged};
-use super::{CashuToken, Unit, Wallet, WalletError, split};
-use crate::clock::UnixMs;
+use super::{CashuToken, Unit, Wallet, WalletError, claim};
+use crate::clock::{Stopwatch, UnixMs};
 use crate::ids::{AccountId, WithdrawalId};
 use crate::money::Msat;
-use crate::store::{Durability, StoreError};
+use crate::store::{Durability, StoreError, Tx, values};
 
 /// What is to leave: an amount that the ledger has booked out of the account already.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,29 +46,59 @@ pub(super) enum Claim {
 
 impl Wallet {
     /// The token of this withdrawal; idempotent by its id. `None` while the ecash cannot be
-    /// composed without a mint that does not answer: to be called again.
-    pub(crate) async fn issue(&self, issue: &Issue) -> Result<Option<CashuToken>, WalletError> {
-        if self.claim(issue).await? == Claim::Issued {
-            return self.issued(&issue.id).await;
+    /// composed without a mint that does not answer: to be called again. For another gateway
+    /// that is at the mint for it this one waits as long as `patience`.
+    pub(crate) async fn issue(
+        &self,
+        issue: &Issue,
+        patience: Duration,
+    ) -> Result<Option<CashuToken>, WalletError> {
+        let waiting = Stopwatch::start();
+        loop {
+            if self.claim(issue).await? == Claim::Issued || self.exchange_for(issue).await? {
+                return self.issued(&issue.id).await;
+            }
+            if waiting.elapsed() >= patience || !self.is_exchanged_elsewhere(&issue.id).await? {
+                return Ok(None);
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
         }
-        if !self.exchange_for(issue).await? {
-            return Ok(None);
-        }
-        self.issued(&issue.id).await
+    }
+
+    async fn is_exchanged_elsewhere(&self, id: &WithdrawalId) -> Result<bool, WalletError> {
+        let (id, gateway) = (id.clone(), self.gateway().to_owned());
+        let read = move |tx: &mut Tx<'_>| {
+            let sql = "SELECT id FROM exchanges
+                       WHERE withdrawal = ?1 AND state = 'recorded' AND owner <> ?2";
+            Ok(tx.row(sql, values![id.as_str(), gateway])?.is_some())
+        };
+        Ok(self.db().write(Durability::Process, read).await?)
     }
 
     async fn claim(&self, issue: &Issue) -> Result<Claim, WalletError> {
         let issue = issue.clone();
-        let write = move |connection: &Connection| claim(connection, &issue);
-        Ok(self.store().write(Durability::Disk, write).await?)
+        let write = move |tx: &mut Tx<'_>| claim(tx, &issue);
+        Ok(self.db().write(Durability::Disk, write).await?)
     }
 
-    /// Whether the pool can compose this amount as it is now.
-    pub(crate) async fn can_compose(&self, mint: &str, unit: &Unit, amount: Msat) -> bool {
+    /// Whether the pool is worth so much: what it cannot compose then, an exchange can. Looks
+    /// at its largest proofs first, which mostly are enough.
+    pub(crate) async fn holds(&self, mint: &str, unit: &Unit, amount: Msat) -> bool {
         let (mint, unit, count) = (mint.to_owned(), unit.name.clone(), unit.count(amount));
-        let read =
-            move |connection: &Connection| Ok(compose(connection, &mint, &unit, count)?.is_some());
-        self.store().write(Durability::Process, read).await.unwrap_or(false)
+        let read = move |tx: &mut Tx<'_>| {
+            for most in [LARGEST_FIRST, i64::MAX] {
+                let sql = "SELECT CAST(COALESCE(SUM(amount), 0) AS BIGINT) FROM (
+                           SELECT amount FROM proofs
+                           WHERE mint = ?1 AND unit = ?2 AND holder IS NULL
+                           ORDER BY amount DESC LIMIT ?3) AS largest";
+                let worth = tx.row(sql, values![&mint, &unit, most])?;
+                if worth.map_or(Ok(0), |row| row.get::<u64>(0))? >= count {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        };
+        self.db().write(Durability::Process, read).await.unwrap_or(false)
     }
 
     /// The text of a token that was issued: its rows under the secrets that the seed gives.
@@ -76,18 +107,14 @@ impl Wallet {
         id: &WithdrawalId,
     ) -> Result<Option<CashuToken>, WalletError> {
         let wanted = id.clone();
-        let read = move |connection: &Connection| {
+        let read = move |tx: &mut Tx<'_>| {
             let sql =
                 "SELECT mint, unit, amount FROM outgoing WHERE id = ?1 AND state <> 'issuing'";
-            let found: Option<(String, String, i64)> = connection
-                .prepare_cached(sql)?
-                .query_row([wanted.as_str()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
-                .optional()?;
-            found
-                .map(|found| Ok((found, ProofRow::held_by(connection, wanted.as_str())?)))
-                .transpose()
+            let Some(row) = tx.row(sql, values![wanted.as_str()])? else { return Ok(None) };
+            let found: (String, String, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            Ok(Some((found, ProofRow::held_by(tx, wanted.as_str())?)))
         };
-        let found = self.store().write(Durability::Process, read).await?;
+        let found = self.db().write(Durability::Process, read).await?;
         let Some(((mint, unit, amount), rows)) = found else { return Ok(None) };
         let total = rows.iter().try_fold(0_u64, |sum, row| sum.checked_add(row.amount));
         if total.and_then(|total| i64::try_from(total).ok()) != Some(amount) {
@@ -123,86 +150,36 @@ impl Wallet {
     }
 }
 
-/// Sets the proofs of a withdrawal aside and says `issued`, if the pool can compose it.
-pub(super) fn claim(connection: &Connection, issue: &Issue) -> Result<Claim, StoreError> {
-    let state: Option<String> = connection
-        .prepare_cached("SELECT state FROM outgoing WHERE id = ?1")?
-        .query_row([issue.id.as_str()], |row| row.get(0))
-        .optional()?;
-    if state.is_some_and(|state| state != "issuing") {
-        return Ok(Claim::Issued);
-    }
+/// Sets the proofs of a withdrawal aside and says `issued`, if the pool can compose it; else it
+/// is `issuing`. Its row is this transaction's from the first statement on, so that of two
+/// gateways that are asked for it one waits for the other's outcome.
+pub(super) fn claim(tx: &mut Tx<'_>, issue: &Issue) -> Result<Claim, StoreError> {
     let unit = Unit::named(&issue.unit).ok_or_else(|| damaged("unit"))?;
     let count = unit.count(issue.amount);
-    let Some(taken) = compose(connection, &issue.mint, &issue.unit, count)? else {
-        return Ok(Claim::Uncomposable);
-    };
-    for (denomination, count) in taken {
-        set_aside(connection, issue, denomination, count)?;
-    }
-    put_outgoing(connection, issue, "issued")?;
-    Ok(Claim::Issued)
-}
-
-/// How many of which denomination make up so many units, from the pool.
-fn compose(
-    connection: &Connection,
-    mint: &str,
-    unit: &str,
-    count: u64,
-) -> Result<Option<Vec<(u64, u64)>>, StoreError> {
-    let sql = "SELECT COUNT(*) FROM (SELECT 1 FROM proofs
-               WHERE mint = ?1 AND unit = ?2 AND amount = ?3 AND holder IS NULL LIMIT ?4)";
-    split::take(count, |denomination, wanted| {
-        let wanted = wanted.min(CLAIMED_MAX).cast_signed();
-        let found: i64 = connection
-            .prepare_cached(sql)?
-            .query_row(params![mint, unit, denomination.cast_signed(), wanted], |row| row.get(0))?;
-        Ok(found.unsigned_abs())
-    })
-}
-
-fn set_aside(
-    connection: &Connection,
-    issue: &Issue,
-    denomination: u64,
-    count: u64,
-) -> Result<(), StoreError> {
-    let sql = "UPDATE proofs SET holder = ?1 WHERE (keyset, counter) IN (
-               SELECT keyset, counter FROM proofs
-               WHERE mint = ?2 AND unit = ?3 AND amount = ?4 AND holder IS NULL LIMIT ?5)";
-    let changed = connection.prepare_cached(sql)?.execute(params![
-        issue.id.as_str(),
-        issue.mint,
-        issue.unit,
-        denomination.cast_signed(),
-        count.cast_signed(),
-    ])?;
-    if u64::try_from(changed) == Ok(count) { Ok(()) } else { Err(damaged("pool changed")) }
-}
-
-pub(super) fn put_outgoing(
-    connection: &Connection,
-    issue: &Issue,
-    state: &str,
-) -> Result<(), StoreError> {
-    let unit = Unit::named(&issue.unit).ok_or_else(|| damaged("unit"))?;
     let sql =
         "INSERT INTO outgoing (id, account, mint, unit, amount, amount_msat, state, checked_ms)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
-               ON CONFLICT (id) DO UPDATE SET state = ?7, checked_ms = ?8";
-    connection.prepare_cached(sql)?.execute(params![
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'issued', ?7)
+               ON CONFLICT (id) DO UPDATE SET state = 'issued', checked_ms = ?7
+               WHERE outgoing.state = 'issuing'";
+    let values = values![
         issue.id.as_str(),
         issue.account.as_str(),
-        issue.mint,
-        issue.unit,
-        unit.count(issue.amount).cast_signed(),
+        &issue.mint,
+        &issue.unit,
+        count.cast_signed(),
         issue.amount.to_i64(),
-        state,
         UnixMs::now().to_i64(),
-    ])?;
-    Ok(())
+    ];
+    if tx.execute(sql, values)? == 0 {
+        return Ok(Claim::Issued);
+    }
+    if claim::claim(tx, &issue.mint, &issue.unit, count, issue.id.as_str())? {
+        return Ok(Claim::Issued);
+    }
+    let sql = "UPDATE outgoing SET state = 'issuing' WHERE id = ?1";
+    tx.execute(sql, values![issue.id.as_str()])?;
+    Ok(Claim::Uncomposable)
 }
 
-/// Proofs of one denomination in one token; a pool of nothing but small ones is exchanged.
-const CLAIMED_MAX: u64 = 100;
+/// Proofs whose worth is added up before that of all is.
+const LARGEST_FIRST: i64 = 256;

@@ -17,13 +17,17 @@
 
 mod attempt;
 mod audit;
+mod binding;
+mod claim;
 mod exchange;
 mod exchange_rows;
 mod incoming;
 mod issue;
+mod lease;
 mod mint;
 mod redeem;
 mod rows;
+mod schema;
 mod seed;
 mod split;
 #[cfg(test)]
@@ -35,25 +39,26 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rusqlite::OptionalExtension;
-use sha2::{Digest, Sha256};
+use cdk::nuts::Id;
 use tokio::runtime::{Handle, Runtime};
 
 use self::exchange::Exchanging;
 use self::mint::Mint;
-use self::rows::{RedemptionRow, State};
+use self::rows::{RedemptionRow, State, take_counters};
 use self::seed::Seed;
 use crate::config;
 use crate::ids::{AccountId, DepositId};
 use crate::money::Msat;
-use crate::store::{Durability, Store, StoreError};
+use crate::store::{Db, Durability, StoreError, Tx};
 
-pub use self::audit::{Audit, audit_rows};
+pub use self::audit::{
+    Audit, CameIn, WentOut, audit_rows, came_in, came_in_after, went_out, went_out_after,
+};
 pub use self::incoming::{TOKEN_BYTES_MAX, TOKEN_PROOFS_MAX};
 pub(crate) use self::issue::Issue;
 pub use self::mint::Unit;
 pub(crate) use self::redeem::Resolved;
-pub use self::rows::SCHEMA;
+pub use self::schema::SCHEMA;
 
 /// Ecash as text: a bearer secret. Nothing prints it.
 #[derive(Clone, PartialEq, Eq)]
@@ -172,7 +177,9 @@ pub struct Holding {
 pub struct Wallet(Arc<Inner>);
 
 struct Inner {
-    store: Store,
+    db: Db,
+    /// This process, as `owner` of what it is at.
+    gateway: String,
     seed: Seed,
     mints: Vec<Arc<Mint>>,
     timeout: Duration,
@@ -181,31 +188,22 @@ struct Inner {
 }
 
 impl Wallet {
-    /// Opens the wallet of a data directory over a store that was opened with [`SCHEMA`].
-    /// Connects to nothing. Refuses a seed that is not the one this database belongs to.
+    /// Opens the wallet in this database, and creates its tables there if need be. Connects to
+    /// no mint. Refuses a seed that is not the one this database belongs to.
     pub async fn open(
-        data_dir: &Path,
-        store: Store,
+        db: Db,
+        seed_file: &Path,
         mints: &[config::Mint],
         timeout: Duration,
     ) -> Result<Self, WalletError> {
         let mints: Result<Vec<_>, _> =
             mints.iter().map(|mint| Mint::new(mint, timeout).map(Arc::new)).collect();
         let mints = mints?;
-        let known = bound_seed(&store).await?;
-        if known.is_some() && !Seed::exists(data_dir) {
-            let lost = "the file is gone, and this database's proofs are worthless without it";
-            return Err(WalletError::Seed(lost.to_owned()));
-        }
-        let seed = Seed::open(data_dir)?;
-        let fingerprint = hex::encode(Sha256::digest(seed.fingerprint_input()));
-        match known {
-            Some(known) if known != fingerprint => {
-                return Err(WalletError::Seed("it belongs to another database".to_owned()));
-            }
-            Some(_) => {}
-            None => bind_seed(&store, fingerprint).await?,
-        }
+        let create = |tx: &mut Tx<'_>| tx.create(SCHEMA).and_then(|()| claim::create(tx));
+        db.write(Durability::Process, create).await?;
+        let seed = binding::bound(&db, seed_file).await?;
+        let gateway = uuid::Uuid::now_v7().to_string();
+        lease::enter(&db, &gateway).await?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(WORKERS)
             .thread_name("wallet")
@@ -213,7 +211,10 @@ impl Wallet {
             .build()
             .map_err(|error| WalletError::Config(error.to_string()))?;
         let (exchanging, runtime) = (Exchanging::default(), Some(runtime));
-        Ok(Self(Arc::new(Inner { store, seed, mints, timeout, exchanging, runtime })))
+        let inner = Inner { db, gateway, seed, mints, timeout, exchanging, runtime };
+        let wallet = Self(Arc::new(inner));
+        wallet.keep_lease();
+        Ok(wallet)
     }
 
     /// The accepted mints, in configuration's order.
@@ -227,7 +228,7 @@ impl Wallet {
 
     /// What the pool can pay refunds from.
     pub async fn holdings(&self) -> Result<Vec<Holding>, WalletError> {
-        let pool = self.store().write(Durability::Process, rows::pool).await?;
+        let pool = self.db().write(Durability::Process, rows::pool).await?;
         let mut holdings: Vec<Holding> = pool
             .into_iter()
             .filter_map(|((mint, unit), count)| {
@@ -264,8 +265,20 @@ impl Wallet {
         runtime.expect("it is taken out only when the last handle is dropped").handle()
     }
 
-    fn store(&self) -> &Store {
-        &self.0.store
+    fn db(&self) -> &Db {
+        &self.0.db
+    }
+
+    fn gateway(&self) -> &str {
+        &self.0.gateway
+    }
+
+    /// The next counters of a keyset, in a transaction of their own: they are a row that all
+    /// gateways want, and so is locked for as short as can be. Who writes down what they are
+    /// for forces them to disk with it.
+    async fn counters(&self, keyset: Id, count: usize) -> Result<u32, StoreError> {
+        let take = move |tx: &mut Tx<'_>| take_counters(tx, keyset, count);
+        self.db().write(Durability::Process, take).await
     }
 
     fn seed(&self) -> &Seed {
@@ -299,23 +312,6 @@ impl Drop for Inner {
 /// One spelling for each mint: what configuration, tokens and rows are compared by.
 pub fn normalised_url(url: &str) -> Option<String> {
     mint::normalise(url).map(|url| url.to_string())
-}
-
-async fn bound_seed(store: &Store) -> Result<Option<String>, StoreError> {
-    let read = |connection: &rusqlite::Connection| {
-        let sql = "SELECT fingerprint FROM wallet_seed";
-        Ok(connection.query_row(sql, [], |row| row.get(0)).optional()?)
-    };
-    store.write(Durability::Process, read).await
-}
-
-async fn bind_seed(store: &Store, fingerprint: String) -> Result<(), StoreError> {
-    let write = move |connection: &rusqlite::Connection| {
-        let sql = "INSERT INTO wallet_seed (one, fingerprint) VALUES (1, ?1)";
-        connection.execute(sql, [fingerprint])?;
-        Ok(())
-    };
-    store.write(Durability::Disk, write).await
 }
 
 const WORKERS: usize = 2;

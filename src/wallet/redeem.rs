@@ -24,8 +24,13 @@
 //! A repetition of a `recorded` or `lapsed` token first looks, then asks again with the very
 //! same outputs, so that it can only be credited once. `lapsed` rows get one late look before
 //! they are forgotten: a request given up for unseen may still have been on its way.
+//!
+//! Whoever is at a row that is not `redeemed` is its owner (`lease.rs`), and every step asks
+//! for that. `redeemed` value anybody may deposit, under the row's id; until that is done the
+//! owner stays, so that in the background only one does.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use cdk::nuts::BlindSignature;
 
@@ -34,11 +39,11 @@ use super::incoming::{Incoming, Inputs, unfetched};
 use super::mint::{Mint, MintError};
 use super::rows::{Attempt, RedemptionRow, State};
 use super::{RedeemRefused, Redemption, Wallet, split};
-use crate::clock::UnixMs;
+use crate::clock::{Stopwatch, UnixMs};
 use crate::crash::{self, Step};
 use crate::ids::{AccountId, DepositId};
 use crate::money::Msat;
-use crate::store::{Durability, StoreError};
+use crate::store::{Durability, StoreError, Tx, values};
 
 /// What is known of a redemption whose token is not at hand.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +53,16 @@ pub(crate) enum Resolved {
     /// The mint had not taken it: the token is still the client's.
     Forgotten,
     Unknown,
+}
+
+/// Whose turn it is to work on a redemption.
+enum Turn {
+    Unrecorded,
+    Ours(RedemptionRow),
+    /// Another gateway's, which is alive.
+    Elsewhere,
+    /// The proofs are the wallet's.
+    Over(Redemption),
 }
 
 /// What one redemption needs while it runs.
@@ -61,7 +76,8 @@ impl Wallet {
     /// Makes the token's value ours; the caller deposits it and says so to [`Self::credited`].
     /// `asked` is called before the first thing that could take the token.
     ///
-    /// One call at a time per token, and never dropped half way: see the till's flights.
+    /// One call at a time per token in this process (the till's flights), and never dropped
+    /// half way. Another gateway that was shown it as well is waited for, within the timeout.
     pub(crate) async fn redeem(
         &self,
         text: &str,
@@ -72,33 +88,81 @@ impl Wallet {
         let id = DepositId::of_cashu_token(text);
         let known = self.redemption_row(&id).await.map_err(unrecorded)?;
         if let Some(row) = &known
-            && matches!(row.state, State::Redeemed | State::Credited)
+            && row.is_ours()
         {
             return Ok(Redemption::of(row));
         }
         let incoming = Incoming::parse(text, self.mints())?;
         let inputs = incoming.inputs().await?;
         let mint = incoming.mint.clone();
-        match known {
-            Some(row) => {
-                asked();
-                Run { wallet: self, mint, row }.resume(inputs, into, at_least).await
+        let waiting = Stopwatch::start();
+        let mut unrecorded_yet = known.is_none();
+        loop {
+            let turn = match std::mem::take(&mut unrecorded_yet) {
+                true => Turn::Unrecorded,
+                false => self.turn(&id).await.map_err(unrecorded)?,
+            };
+            let outcome = match turn {
+                Turn::Over(redemption) => return Ok(redemption),
+                Turn::Elsewhere if waiting.elapsed() < self.timeout() => {
+                    asked();
+                    tokio::time::sleep(LOOK_EVERY).await;
+                    continue;
+                }
+                Turn::Elsewhere => return Err(RedeemRefused::Unknown),
+                Turn::Ours(row) => {
+                    asked();
+                    Run { wallet: self, mint, row }.resume(inputs, into, at_least).await
+                }
+                Turn::Unrecorded => {
+                    let row = self.plan(&id, &into, at_least, &incoming, &inputs).await?;
+                    asked();
+                    let Some(row) = self.record(row).await? else { continue };
+                    crash::point(Step::RedeemRecorded);
+                    Run { wallet: self, mint, row }.ask(inputs).await
+                }
+            };
+            if outcome.is_err() {
+                self.let_go(&id).await;
             }
-            None => {
-                let row = self.plan(id, into, at_least, &incoming, &inputs).await?;
-                asked();
-                let row = self.record(row).await?;
-                crash::point(Step::RedeemRecorded);
-                Run { wallet: self, mint, row }.ask(inputs).await
-            }
+            return outcome;
+        }
+    }
+
+    /// Whose turn it is to work on this redemption: this gateway's from here on, if nobody
+    /// else is at it.
+    async fn turn(&self, id: &DepositId) -> Result<Turn, StoreError> {
+        let (id, gateway) = (id.clone(), self.gateway().to_owned());
+        let write = move |tx: &mut Tx<'_>| {
+            let taken = RedemptionRow::take(tx, &id, &gateway)?;
+            Ok(match RedemptionRow::find(tx, &id)? {
+                None => Turn::Unrecorded,
+                Some(row) if row.is_ours() => Turn::Over(Redemption::of(&row)),
+                Some(row) if taken => Turn::Ours(row),
+                Some(_) => Turn::Elsewhere,
+            })
+        };
+        self.db().write(Durability::Process, write).await
+    }
+
+    /// Undecided: the next to be asked may look again.
+    async fn let_go(&self, id: &DepositId) {
+        let (wanted, gateway) = (id.clone(), self.gateway().to_owned());
+        let write = move |tx: &mut Tx<'_>| {
+            let sql = "UPDATE redemptions SET owner = NULL
+                       WHERE id = ?1 AND state IN ('recorded', 'lapsed') AND owner = ?2";
+            tx.execute(sql, values![wanted.as_str(), gateway])
+        };
+        if let Err(error) = self.db().write(Durability::Process, write).await {
+            log::warn!("redemption {id}: not let go of: {error}");
         }
     }
 
     /// Values, fees and outputs of a redemption that is not written down yet.
     async fn plan(
         &self,
-        id: DepositId,
-        account: AccountId,
+        id: &DepositId,
+        account: &AccountId,
         at_least: Msat,
         incoming: &Incoming,
         inputs: &Inputs,
@@ -123,15 +187,18 @@ impl Wallet {
         };
         let fee = worth(inputs.fee)?;
         let asked = UnixMs::now();
+        let (id, account) = (id.clone(), account.clone());
         Ok(RedemptionRow { id, account, attempt, amount, fee, state: State::Recorded, asked })
     }
 
-    async fn record(&self, mut row: RedemptionRow) -> Result<RedemptionRow, RedeemRefused> {
-        let write = move |connection: &rusqlite::Connection| {
-            row.insert(connection)?;
-            Ok(row)
-        };
-        self.store().write(Durability::Disk, write).await.map_err(unrecorded)
+    /// Nothing if another gateway was faster.
+    async fn record(&self, mut row: RedemptionRow) -> Result<Option<RedemptionRow>, RedeemRefused> {
+        let Attempt { keyset, outputs, .. } = &row.attempt;
+        row.attempt.counter_start =
+            self.counters(*keyset, outputs.len()).await.map_err(unrecorded)?;
+        let gateway = self.gateway().to_owned();
+        let write = move |tx: &mut Tx<'_>| Ok(row.insert(tx, &gateway)?.then_some(row));
+        self.db().write(Durability::Disk, write).await.map_err(unrecorded)
     }
 
     pub(super) async fn redemption_row(
@@ -139,16 +206,25 @@ impl Wallet {
         id: &DepositId,
     ) -> Result<Option<RedemptionRow>, StoreError> {
         let id = id.clone();
-        let find = move |connection: &rusqlite::Connection| RedemptionRow::find(connection, &id);
-        self.store().write(Durability::Process, find).await
+        let find = move |tx: &mut Tx<'_>| RedemptionRow::find(tx, &id);
+        self.db().write(Durability::Process, find).await
     }
 
     /// Finds out, without the token, what became of a redemption that was not completed.
     pub(crate) async fn resolve_redemption(&self, id: &DepositId) -> Resolved {
-        let Ok(Some(row)) = self.redemption_row(id).await else { return Resolved::Unknown };
-        if matches!(row.state, State::Redeemed | State::Credited) {
-            return Resolved::Redeemed(Redemption::of(&row));
+        let row = match self.turn(id).await {
+            Ok(Turn::Over(redemption)) => return Resolved::Redeemed(redemption),
+            Ok(Turn::Ours(row)) => row,
+            Ok(Turn::Elsewhere | Turn::Unrecorded) | Err(_) => return Resolved::Unknown,
+        };
+        let resolved = self.resolve(row).await;
+        if resolved == Resolved::Unknown {
+            self.let_go(id).await;
         }
+        resolved
+    }
+
+    async fn resolve(&self, row: RedemptionRow) -> Resolved {
         let Some(mint) = self.mint_at(&row.attempt.mint) else { return Resolved::Unknown };
         let late = UnixMs::now() >= row.asked.plus(LATE);
         let run = Run { wallet: self, mint, row };
@@ -170,13 +246,13 @@ impl Wallet {
     /// The ledger has the deposit.
     pub(crate) async fn credited(&self, id: &DepositId) -> Result<(), StoreError> {
         let id = id.clone();
-        let write = move |connection: &rusqlite::Connection| {
-            let sql =
-                "UPDATE redemptions SET state = 'credited' WHERE id = ?1 AND state = 'redeemed'";
-            connection.prepare_cached(sql)?.execute([id.as_str()])?;
+        let write = move |tx: &mut Tx<'_>| {
+            let sql = "UPDATE redemptions SET state = 'credited', owner = NULL
+                       WHERE id = ?1 AND state = 'redeemed'";
+            tx.execute(sql, values![id.as_str()])?;
             Ok(())
         };
-        self.store().write(Durability::Process, write).await
+        self.db().write(Durability::Process, write).await
     }
 }
 
@@ -270,35 +346,42 @@ impl Run<'_> {
             log::error!("redemption {} at {}: {why}", self.row.id, attempt.mint);
             RedeemRefused::Unknown
         })?;
-        let row = self.row.clone();
-        let write = move |connection: &rusqlite::Connection| {
-            let sql = "UPDATE redemptions SET state = 'redeemed', ys = x''
-                       WHERE id = ?1 AND state IN ('recorded', 'lapsed')";
-            let changed = connection.prepare_cached(sql)?.execute([row.id.as_str()])?;
-            if changed == 1 {
-                for proof in &proofs {
-                    proof.insert(connection, &row.attempt, row.id.as_str())?;
-                }
+        let (row, gateway) = (self.row.clone(), self.wallet.gateway().to_owned());
+        let write = move |tx: &mut Tx<'_>| {
+            let sql = "UPDATE redemptions SET state = 'redeemed', ys = ?3
+                       WHERE id = ?1 AND state IN ('recorded', 'lapsed') AND owner = ?2";
+            if tx.execute(sql, values![row.id.as_str(), gateway, Vec::new()])? == 0 {
+                return Ok(RedemptionRow::find(tx, &row.id)?.filter(RedemptionRow::is_ours));
             }
-            Ok(())
+            for proof in &proofs {
+                proof.insert(tx, &row.attempt, row.id.as_str())?;
+            }
+            Ok(Some(row))
         };
-        let stored = self.wallet.store().write(Durability::Disk, write).await;
-        stored.map_err(|error| {
+        let stored = self.wallet.db().write(Durability::Disk, write).await;
+        let stored = stored.map_err(|error| {
             log::error!("redemption {}: not stored, will be restored: {error}", self.row.id);
             RedeemRefused::Unknown
         })?;
+        // Nothing: another gateway took over, and is at it or has let go of it.
+        let row = stored.ok_or(RedeemRefused::Unknown)?;
         crash::point(Step::Redeemed);
-        Ok(Redemption { fresh: true, ..Redemption::of(&self.row) })
+        Ok(Redemption { fresh: !row.is_ours(), ..Redemption::of(&row) })
     }
 
     async fn renew(&mut self, outputs: bool) -> Result<(), RedeemRefused> {
         let mut row = self.row.clone();
-        let write = move |connection: &rusqlite::Connection| {
-            row.renew(connection, outputs)?;
-            Ok(row)
-        };
-        let renewed = self.wallet.store().write(Durability::Disk, write).await;
-        self.row = renewed.map_err(unrecorded)?;
+        if outputs {
+            let Attempt { keyset, outputs, .. } = &row.attempt;
+            let counters = self.wallet.counters(*keyset, outputs.len()).await;
+            row.attempt.counter_start = counters.map_err(unrecorded)?;
+        }
+        row.state = State::Recorded;
+        row.asked = UnixMs::now();
+        let gateway = self.wallet.gateway().to_owned();
+        let write = move |tx: &mut Tx<'_>| Ok(row.renew(tx, &gateway)?.then_some(row));
+        let renewed = self.wallet.db().write(Durability::Disk, write).await;
+        self.row = renewed.map_err(unrecorded)?.ok_or(RedeemRefused::Unknown)?;
         Ok(())
     }
 
@@ -324,27 +407,29 @@ impl Run<'_> {
 
     /// The token is the client's, as far as the mint's last word goes.
     async fn lapse(&self) {
-        let id = self.row.id.clone();
-        let write = move |connection: &rusqlite::Connection| {
-            let sql = "UPDATE redemptions SET state = 'lapsed', next_ms = asked_ms + ?2
-                       WHERE id = ?1 AND state = 'recorded'";
+        let (id, gateway) = (self.row.id.clone(), self.wallet.gateway().to_owned());
+        let write = move |tx: &mut Tx<'_>| {
+            let sql = "UPDATE redemptions
+                       SET state = 'lapsed', owner = NULL, next_ms = asked_ms + ?2
+                       WHERE id = ?1 AND state IN ('recorded', 'lapsed') AND owner = ?3";
             let late = i64::try_from(LATE.as_millis()).unwrap_or(i64::MAX);
-            connection.prepare_cached(sql)?.execute(rusqlite::params![id.as_str(), late])?;
+            tx.execute(sql, values![id.as_str(), late, gateway])?;
             Ok(())
         };
-        if let Err(error) = self.wallet.store().write(Durability::Process, write).await {
+        if let Err(error) = self.wallet.db().write(Durability::Process, write).await {
             log::warn!("redemption {}: stays recorded: {error}", self.row.id);
         }
     }
 
     async fn forget(self) -> Resolved {
-        let id = self.row.id.clone();
-        let write = move |connection: &rusqlite::Connection| {
-            let sql = "DELETE FROM redemptions WHERE id = ?1 AND state IN ('recorded', 'lapsed')";
-            connection.prepare_cached(sql)?.execute([id.as_str()])?;
+        let (id, gateway) = (self.row.id.clone(), self.wallet.gateway().to_owned());
+        let write = move |tx: &mut Tx<'_>| {
+            let sql = "DELETE FROM redemptions
+                       WHERE id = ?1 AND state IN ('recorded', 'lapsed') AND owner = ?2";
+            tx.execute(sql, values![id.as_str(), gateway])?;
             Ok(())
         };
-        if let Err(error) = self.wallet.store().write(Durability::Process, write).await {
+        if let Err(error) = self.wallet.db().write(Durability::Process, write).await {
             log::warn!("redemption {}: not forgotten: {error}", self.row.id);
         }
         Resolved::Forgotten
@@ -373,5 +458,8 @@ fn refusal(error: &MintError) -> RedeemRefused {
 /// from an old copy some.
 pub(super) const RENEWALS_MAX: u32 = 8;
 
+/// How often the row of something that another gateway is at is looked at.
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(50);
+
 /// When a request that the mint had not seen is certainly no longer on its way to it.
-pub(super) const LATE: std::time::Duration = std::time::Duration::from_secs(900);
+pub(super) const LATE: Duration = Duration::from_secs(900);

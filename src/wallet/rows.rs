@@ -1,96 +1,16 @@
-//! The wallet's rows, and every statement that touches them.
-//!
-//! A row never holds a secret: a proof is its keyset, counter, amount and signature, and
-//! worth nothing without the seed file. `holder` says who a proof was set aside for: a
-//! withdrawal or an exchange with the mint; without one it is in the pool.
+//! The wallet's rows, and the statements that most of it shares.
 
 use std::collections::HashMap;
 use std::str::FromStr;
 
 use cdk::nuts::{Id, PublicKey};
-use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::incoming::{POINT_BYTES, points};
+use super::incoming::points;
+use super::lease::free;
 use crate::clock::UnixMs;
 use crate::ids::{AccountId, DepositId};
 use crate::money::Msat;
-use crate::store::StoreError;
-
-/// The wallet's part of the database's schema; safe to run again.
-pub const SCHEMA: &str = "
-CREATE TABLE IF NOT EXISTS wallet_seed (
-    one INTEGER PRIMARY KEY CHECK (one = 1),
-    fingerprint TEXT NOT NULL
-) STRICT;
-CREATE TABLE IF NOT EXISTS counters (
-    keyset TEXT PRIMARY KEY,
-    next INTEGER NOT NULL CHECK (next BETWEEN 0 AND 2147483647)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS redemptions (
-    seq INTEGER PRIMARY KEY,
-    id TEXT NOT NULL UNIQUE,
-    account TEXT NOT NULL,
-    mint TEXT NOT NULL,
-    unit TEXT NOT NULL,
-    keyset TEXT NOT NULL,
-    counter_start INTEGER NOT NULL CHECK (counter_start >= 0),
-    outputs TEXT NOT NULL,
-    amount INTEGER NOT NULL CHECK (amount > 0),
-    amount_msat INTEGER NOT NULL CHECK (amount_msat > 0),
-    fee_msat INTEGER NOT NULL CHECK (fee_msat >= 0),
-    ys BLOB NOT NULL,
-    state TEXT NOT NULL CHECK (state IN ('recorded', 'lapsed', 'redeemed', 'credited')),
-    tries INTEGER NOT NULL DEFAULT 0,
-    asked_ms INTEGER NOT NULL,
-    next_ms INTEGER NOT NULL
-) STRICT;
-CREATE INDEX IF NOT EXISTS redemptions_due ON redemptions (next_ms) WHERE state <> 'credited';
-CREATE INDEX IF NOT EXISTS redemptions_of ON redemptions (account, seq);
-CREATE TABLE IF NOT EXISTS proofs (
-    keyset TEXT NOT NULL,
-    counter INTEGER NOT NULL,
-    mint TEXT NOT NULL,
-    unit TEXT NOT NULL,
-    amount INTEGER NOT NULL CHECK (amount > 0),
-    c BLOB NOT NULL CHECK (length(c) = 33),
-    source TEXT NOT NULL,
-    holder TEXT,
-    PRIMARY KEY (keyset, counter)
-) STRICT, WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS proofs_pool ON proofs (mint, unit, amount) WHERE holder IS NULL;
-CREATE INDEX IF NOT EXISTS proofs_pool_keyset ON proofs (keyset) WHERE holder IS NULL;
-CREATE INDEX IF NOT EXISTS proofs_held ON proofs (holder) WHERE holder IS NOT NULL;
-CREATE INDEX IF NOT EXISTS proofs_source ON proofs (source);
-CREATE TABLE IF NOT EXISTS outgoing (
-    seq INTEGER PRIMARY KEY,
-    id TEXT NOT NULL UNIQUE,
-    account TEXT NOT NULL,
-    mint TEXT NOT NULL,
-    unit TEXT NOT NULL,
-    amount INTEGER NOT NULL CHECK (amount > 0),
-    amount_msat INTEGER NOT NULL CHECK (amount_msat > 0),
-    state TEXT NOT NULL CHECK (state IN ('issuing', 'issued', 'claimed')),
-    checked_ms INTEGER NOT NULL
-) STRICT;
-CREATE INDEX IF NOT EXISTS outgoing_unclaimed ON outgoing (checked_ms) WHERE state = 'issued';
-CREATE TABLE IF NOT EXISTS exchanges (
-    id TEXT PRIMARY KEY,
-    withdrawal TEXT,
-    mint TEXT NOT NULL,
-    unit TEXT NOT NULL,
-    keyset TEXT NOT NULL,
-    counter_start INTEGER NOT NULL CHECK (counter_start >= 0),
-    outputs TEXT NOT NULL,
-    fee INTEGER NOT NULL CHECK (fee >= 0),
-    fee_msat INTEGER NOT NULL CHECK (fee_msat >= 0),
-    state TEXT NOT NULL CHECK (state IN ('recorded', 'done', 'lost')),
-    tries INTEGER NOT NULL DEFAULT 0,
-    next_ms INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS exchanges_due ON exchanges (next_ms) WHERE state = 'recorded';
-CREATE UNIQUE INDEX IF NOT EXISTS exchanges_for ON exchanges (withdrawal)
-    WHERE state = 'recorded' AND withdrawal IS NOT NULL;
-";
+use crate::store::{Row, StoreError, Tx, Value, values};
 
 /// Outputs given to the mint to sign, and the inputs they are to be paid with: all that is
 /// needed to ask again, or to find out what became of it.
@@ -140,59 +60,63 @@ pub(super) struct RedemptionRow {
 }
 
 impl RedemptionRow {
-    pub(super) fn find(
-        connection: &Connection,
-        id: &DepositId,
-    ) -> Result<Option<Self>, StoreError> {
+    /// Whether the mint has made its value the wallet's.
+    pub(super) fn is_ours(&self) -> bool {
+        matches!(self.state, State::Redeemed | State::Credited)
+    }
+
+    pub(super) fn find(tx: &mut Tx<'_>, id: &DepositId) -> Result<Option<Self>, StoreError> {
         let sql = "SELECT id, account, mint, unit, keyset, counter_start, outputs, amount_msat,
                    fee_msat, ys, state, asked_ms FROM redemptions WHERE id = ?1";
-        let found = connection.prepare_cached(sql)?.query_row([id.as_str()], Self::parts);
-        found.optional()?.transpose()
+        tx.row(sql, values![id.as_str()])?.map(|row| Self::read(&row)).transpose()
     }
 
-    fn parts(row: &Row<'_>) -> rusqlite::Result<Result<Self, StoreError>> {
-        let (amount, fee): (i64, i64) = (row.get(7)?, row.get(8)?);
-        let ys: Vec<u8> = row.get(9)?;
+    fn read(row: &Row) -> Result<Self, StoreError> {
         let state: String = row.get(10)?;
-        let (keyset, outputs): (String, String) = (row.get(4)?, row.get(6)?);
-        let (id, account): (String, String) = (row.get(0)?, row.get(1)?);
-        let (mint, unit, counter_start) = (row.get(2)?, row.get(3)?, row.get(5)?);
-        let asked = UnixMs::from_i64(row.get(11)?);
-        Ok((|| {
-            let attempt = Attempt {
-                mint,
-                unit,
-                counter_start,
-                keyset: keyset_id(&keyset)?,
-                outputs: amounts(&outputs)?,
-                ys: points(&ys).map_err(|error| damaged(&error.to_string()))?,
-            };
-            let state = State::ALL.into_iter().find(|known| known.name() == state);
-            Ok(Self {
-                id: DepositId::stored(id),
-                account: AccountId::stored(account),
-                attempt,
-                amount: Msat::from_i64(amount).ok_or_else(|| damaged("amount"))?,
-                fee: Msat::from_i64(fee).ok_or_else(|| damaged("fee"))?,
-                state: state.ok_or_else(|| damaged("state"))?,
-                asked,
-            })
-        })())
+        let ys: Vec<u8> = row.get(9)?;
+        let attempt = Attempt {
+            mint: row.get(2)?,
+            unit: row.get(3)?,
+            keyset: keyset_id(&row.get::<String>(4)?)?,
+            counter_start: row.get(5)?,
+            outputs: amounts(&row.get::<String>(6)?)?,
+            ys: points(&ys).map_err(|error| damaged(&error.to_string()))?,
+        };
+        let state = State::ALL.into_iter().find(|known| known.name() == state);
+        Ok(Self {
+            id: DepositId::stored(row.get::<String>(0)?),
+            account: AccountId::stored(row.get::<String>(1)?),
+            attempt,
+            amount: msat(row, 7)?,
+            fee: msat(row, 8)?,
+            state: state.ok_or_else(|| damaged("state"))?,
+            asked: UnixMs::from_i64(row.get(11)?),
+        })
     }
 
-    /// Writes a new redemption down and takes its counters.
-    pub(super) fn insert(&mut self, connection: &Connection) -> Result<(), StoreError> {
-        let attempt = &mut self.attempt;
-        attempt.counter_start = take_counters(connection, attempt.keyset, attempt.outputs.len())?;
+    /// Makes this gateway the owner of a redemption that is not completed, if it is free.
+    pub(super) fn take(tx: &mut Tx<'_>, id: &DepositId, gateway: &str) -> Result<bool, StoreError> {
+        let sql = concat!(
+            "UPDATE redemptions SET owner = ?2
+             WHERE id = ?1 AND state IN ('recorded', 'lapsed') AND ",
+            free!("?2")
+        );
+        Ok(tx.execute(sql, values![id.as_str(), gateway])? == 1)
+    }
+
+    /// Writes a new redemption down, owned by this gateway; false if there is one already.
+    pub(super) fn insert(&self, tx: &mut Tx<'_>, gateway: &str) -> Result<bool, StoreError> {
+        let attempt = &self.attempt;
         let sql =
             "INSERT INTO redemptions (id, account, mint, unit, keyset, counter_start, outputs,
-                   amount, amount_msat, fee_msat, ys, state, asked_ms, next_ms)
-                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, 'recorded', ?12, ?12)";
-        connection.prepare_cached(sql)?.execute(params![
+                   amount, amount_msat, fee_msat, ys, state, owner, asked_ms, next_ms)
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, 'recorded', ?13, ?12, ?12)
+                   ON CONFLICT (id) DO NOTHING";
+        let values = values![
             self.id.as_str(),
             self.account.as_str(),
-            attempt.mint,
-            attempt.unit,
+            &attempt.mint,
+            &attempt.unit,
             attempt.keyset.to_string(),
             attempt.counter_start,
             listed(&attempt.outputs),
@@ -201,36 +125,27 @@ impl RedemptionRow {
             self.fee.to_i64(),
             attempt.ys.iter().flat_map(PublicKey::to_bytes).collect::<Vec<u8>>(),
             self.asked.to_i64(),
-        ])?;
-        Ok(())
+            gateway,
+        ];
+        Ok(tx.execute(sql, values)? == 1)
     }
 
-    /// Before it is asked for again: the account it is for now, and new counters if the old
-    /// outputs can no longer be signed.
-    pub(super) fn renew(
-        &mut self,
-        connection: &Connection,
-        outputs: bool,
-    ) -> Result<(), StoreError> {
-        let attempt = &mut self.attempt;
-        if outputs {
-            attempt.counter_start =
-                take_counters(connection, attempt.keyset, attempt.outputs.len())?;
-        }
-        self.state = State::Recorded;
-        self.asked = UnixMs::now();
+    /// Before it is asked for again: the account it is for now, and its outputs. False if this
+    /// gateway is not its owner any more.
+    pub(super) fn renew(&self, tx: &mut Tx<'_>, gateway: &str) -> Result<bool, StoreError> {
         let sql = "UPDATE redemptions SET account = ?2, keyset = ?3, counter_start = ?4,
                    outputs = ?5, state = 'recorded', asked_ms = ?6, next_ms = ?6
-                   WHERE id = ?1 AND state IN ('recorded', 'lapsed')";
-        let changed = connection.prepare_cached(sql)?.execute(params![
+                   WHERE id = ?1 AND state IN ('recorded', 'lapsed') AND owner = ?7";
+        let values = values![
             self.id.as_str(),
             self.account.as_str(),
-            attempt.keyset.to_string(),
-            attempt.counter_start,
-            listed(&attempt.outputs),
+            self.attempt.keyset.to_string(),
+            self.attempt.counter_start,
+            listed(&self.attempt.outputs),
             self.asked.to_i64(),
-        ])?;
-        if changed == 1 { Ok(()) } else { Err(damaged("redemption vanished")) }
+            gateway,
+        ];
+        Ok(tx.execute(sql, values)? == 1)
     }
 }
 
@@ -246,88 +161,78 @@ pub(super) struct ProofRow {
 impl ProofRow {
     pub(super) fn insert(
         &self,
-        connection: &Connection,
+        tx: &mut Tx<'_>,
         attempt: &Attempt,
         source: &str,
     ) -> Result<(), StoreError> {
         let sql = "INSERT INTO proofs (keyset, counter, mint, unit, amount, c, source)
                    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
-        connection.prepare_cached(sql)?.execute(params![
+        let values = values![
             self.keyset.to_string(),
             self.counter,
-            attempt.mint,
-            attempt.unit,
+            &attempt.mint,
+            &attempt.unit,
             i64::try_from(self.amount).map_err(|_| damaged("amount"))?,
-            self.c.to_bytes(),
+            self.c.to_bytes().to_vec(),
             source,
-        ])?;
+        ];
+        tx.execute(sql, values)?;
         Ok(())
     }
 
     /// The proofs set aside for this holder, always in the same order.
-    pub(super) fn held_by(connection: &Connection, holder: &str) -> Result<Vec<Self>, StoreError> {
+    pub(super) fn held_by(tx: &mut Tx<'_>, holder: &str) -> Result<Vec<Self>, StoreError> {
         let sql = "SELECT keyset, counter, amount, c FROM proofs WHERE holder = ?1
                    ORDER BY keyset, amount DESC, counter";
-        Self::query(connection, sql, params![holder])
+        Self::query(tx, sql, values![holder])
     }
 
     pub(super) fn query(
-        connection: &Connection,
+        tx: &mut Tx<'_>,
         sql: &str,
-        params: impl rusqlite::Params,
+        values: &[Value],
     ) -> Result<Vec<Self>, StoreError> {
-        let mut statement = connection.prepare_cached(sql)?;
-        let rows = statement.query_map(params, |row| {
-            let columns: (String, u32, i64, [u8; POINT_BYTES]) =
-                (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
-            Ok(columns)
-        })?;
-        rows.map(|row| {
-            let (keyset, counter, amount, c) = row?;
+        let read = |row: &Row| {
+            let c: Vec<u8> = row.get(3)?;
             Ok(Self {
-                keyset: keyset_id(&keyset)?,
-                counter,
-                amount: u64::try_from(amount).map_err(|_| damaged("amount"))?,
+                keyset: keyset_id(&row.get::<String>(0)?)?,
+                counter: row.get(1)?,
+                amount: row.get(2)?,
                 c: PublicKey::from_slice(&c).map_err(|_| damaged("point"))?,
             })
-        })
-        .collect()
+        };
+        tx.rows(sql, values)?.iter().map(read).collect()
     }
 
-    pub(super) fn hold(&self, connection: &Connection, holder: &str) -> Result<(), StoreError> {
+    pub(super) fn hold(&self, tx: &mut Tx<'_>, holder: &str) -> Result<(), StoreError> {
         let sql = "UPDATE proofs SET holder = ?3
                    WHERE keyset = ?1 AND counter = ?2 AND holder IS NULL";
-        let keyset = self.keyset.to_string();
-        let changed =
-            connection.prepare_cached(sql)?.execute(params![keyset, self.counter, holder])?;
-        if changed == 1 { Ok(()) } else { Err(damaged("proof is held twice")) }
+        let values = values![self.keyset.to_string(), self.counter, holder];
+        if tx.execute(sql, values)? == 1 { Ok(()) } else { Err(damaged("proof is held twice")) }
     }
 }
 
-/// The next `count` counters of a keyset; they are never given out again.
-pub(super) fn take_counters(
-    connection: &Connection,
-    keyset: Id,
-    count: usize,
-) -> Result<u32, StoreError> {
+/// The next `count` counters of a keyset; they are never given out again. The last thing a
+/// transaction does that could wait for another: every output of the keyset takes this row.
+pub(super) fn take_counters(tx: &mut Tx<'_>, keyset: Id, count: usize) -> Result<u32, StoreError> {
     let count = u32::try_from(count).map_err(|_| damaged("too many outputs"))?;
     let sql = "INSERT INTO counters (keyset, next) VALUES (?1, ?2)
-               ON CONFLICT (keyset) DO UPDATE SET next = next + ?2 RETURNING next - ?2";
-    let start = connection
-        .prepare_cached(sql)?
-        .query_row(params![keyset.to_string(), count], |row| row.get(0))?;
-    Ok(start)
+               ON CONFLICT (keyset) DO UPDATE SET next = counters.next + ?2
+               RETURNING counters.next - ?2";
+    let start = tx.row(sql, values![keyset.to_string(), count])?;
+    start.ok_or_else(|| damaged("counters"))?.get(0)
 }
 
 /// Unspent value in the pool by (mint, unit), in units.
-pub(super) fn pool(connection: &Connection) -> Result<HashMap<(String, String), u64>, StoreError> {
-    let sql = "SELECT mint, unit, SUM(amount) FROM proofs WHERE holder IS NULL GROUP BY mint, unit";
-    let mut statement = connection.prepare_cached(sql)?;
-    let rows = statement.query_map([], |row| {
-        let sum: i64 = row.get(2)?;
-        Ok(((row.get(0)?, row.get(1)?), u64::try_from(sum).unwrap_or(0)))
-    })?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
+pub(super) fn pool(tx: &mut Tx<'_>) -> Result<HashMap<(String, String), u64>, StoreError> {
+    let sql = "SELECT mint, unit, CAST(SUM(amount) AS BIGINT) FROM proofs WHERE holder IS NULL
+               GROUP BY mint, unit";
+    let read = |row: &Row| Ok(((row.get(0)?, row.get(1)?), row.get(2)?));
+    tx.rows(sql, values![])?.iter().map(read).collect()
+}
+
+pub(super) fn msat(row: &Row, column: usize) -> Result<Msat, StoreError> {
+    Msat::from_i64(row.get(column)?).ok_or_else(|| damaged("amount"))
 }
 
 pub(super) fn keyset_id(text: &str) -> Result<Id, StoreError> {

@@ -27,29 +27,26 @@ pub(super) struct Output {
 }
 
 impl Seed {
-    pub(super) fn exists(data_dir: &Path) -> bool {
-        data_dir.join(SEED_FILE).exists()
-    }
-
     /// To be hashed: by it a database recognises its seed.
     pub(super) fn fingerprint_input(&self) -> Vec<u8> {
         [b"nutgate seed:".as_slice(), &self.0].concat()
     }
 
-    /// Reads the seed of this data directory, or makes one the first time, for its owner only.
-    pub(super) fn open(data_dir: &Path) -> Result<Self, WalletError> {
-        let path = data_dir.join(SEED_FILE);
-        let failed = |error: io::Error| WalletError::Seed(format!("{}: {error}", path.display()));
-        match File::open(&path) {
-            Ok(file) => Self::read(file).map_err(failed),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Self::create(data_dir, &path).map_err(failed)
-            }
-            Err(error) => Err(failed(error)),
+    /// Reads the seed; nothing if there is no such file.
+    pub(super) fn read(path: &Path) -> Result<Option<Self>, WalletError> {
+        match File::open(path) {
+            Ok(file) => Self::of(file).map(Some).map_err(|error| failed(path, &error)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed(path, &error)),
         }
     }
 
-    fn read(mut file: File) -> io::Result<Self> {
+    /// Makes a seed, for its owner only.
+    pub(super) fn make(path: &Path) -> Result<Self, WalletError> {
+        Self::create(path).map_err(|error| failed(path, &error))
+    }
+
+    fn of(mut file: File) -> io::Result<Self> {
         let mode = file.metadata()?.permissions().mode();
         if mode & OTHERS != 0 {
             return Err(io::Error::other("others can read it; it must have mode 0600"));
@@ -63,7 +60,7 @@ impl Seed {
     }
 
     /// Written beside its place and renamed, so that a crash leaves no half a seed.
-    fn create(data_dir: &Path, path: &Path) -> io::Result<Self> {
+    fn create(path: &Path) -> io::Result<Self> {
         let mut seed = [0; SEED_BYTES];
         getrandom::fill(&mut seed).map_err(|error| io::Error::other(error.to_string()))?;
         let unfinished = path.with_extension("new");
@@ -76,7 +73,9 @@ impl Seed {
         file.write_all(&seed)?;
         file.sync_all()?;
         std::fs::rename(&unfinished, path)?;
-        File::open(data_dir)?.sync_all()?;
+        if let Some(directory) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            File::open(directory)?.sync_all()?;
+        }
         Ok(Self(seed))
     }
 
@@ -112,7 +111,10 @@ impl Seed {
     }
 }
 
-const SEED_FILE: &str = "seed";
+fn failed(path: &Path, error: &io::Error) -> WalletError {
+    WalletError::Seed(format!("{}: {error}", path.display()))
+}
+
 const SEED_BYTES: usize = 64;
 const OWNER_ONLY: u32 = 0o600;
 const OTHERS: u32 = 0o077;
@@ -122,22 +124,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_seed_is_made_once_and_for_its_owner_only() {
+    fn a_seed_is_made_for_its_owner_only_and_read_again() {
         let dir = tempfile::tempdir().unwrap();
-        let made = Seed::open(dir.path()).unwrap();
-        let mode = std::fs::metadata(dir.path().join("seed")).unwrap().permissions().mode();
+        let path = dir.path().join("seed");
+        assert!(Seed::read(&path).unwrap().is_none());
+        let made = Seed::make(&path).unwrap();
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        assert_eq!(Seed::open(dir.path()).unwrap().0, made.0);
+        assert_eq!(Seed::read(&path).unwrap().unwrap().0, made.0);
         assert!(!dir.path().join("seed.new").exists());
     }
 
     #[test]
     fn a_seed_that_others_can_read_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        Seed::open(dir.path()).unwrap();
         let path = dir.path().join("seed");
+        Seed::make(&path).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
-        assert!(matches!(Seed::open(dir.path()), Err(WalletError::Seed(_))));
+        assert!(matches!(Seed::read(&path), Err(WalletError::Seed(_))));
     }
 
     #[test]
@@ -147,7 +151,7 @@ mod tests {
             let path = dir.path().join("seed");
             std::fs::write(&path, vec![7; length]).unwrap();
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
-            assert!(Seed::open(dir.path()).is_err(), "{length} bytes");
+            assert!(Seed::read(&path).is_err(), "{length} bytes");
         }
     }
 }

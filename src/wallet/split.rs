@@ -1,8 +1,9 @@
 //! Which amounts a value is kept as, so that any change can be paid without the mint.
 //!
 //! [`complete`] splits a value V into powers of two such that every amount 0..=V is a sum of
-//! some of them. [`take`] composes an amount from what is there, largest first. Powers of two
-//! divide one another, therefore largest-first finds a composition whenever there is one.
+//! some of them. [`super::claim`] composes an amount from what is there, largest first. Powers
+//! of two divide one another, therefore largest-first finds a composition whenever there is
+//! one.
 //!
 //! Withdrawals are taken from the pool of all accounts together. Largest-first then takes
 //! larger proofs in place of smaller ones, and the smaller a proof is the more amounts it
@@ -47,42 +48,18 @@ pub(super) fn binary(value: u64, largest: u64) -> Vec<u64> {
     parts
 }
 
-/// How many proofs of each denomination to take so that they are worth `amount`: largest
-/// first, `available(denomination, wanted)` answering how many of the wanted are there.
-/// `None` when they cannot make it up.
-pub(super) fn take<E>(
-    amount: u64,
-    mut available: impl FnMut(u64, u64) -> Result<u64, E>,
-) -> Result<Option<Vec<(u64, u64)>>, E> {
-    let mut taken = Vec::new();
-    let mut rest = amount;
-    let mut denomination = if amount == 0 { 0 } else { 1 << amount.ilog2() };
-    while rest > 0 && denomination > 0 {
-        let wanted = rest / denomination;
-        if wanted > 0 {
-            let count = available(denomination, wanted)?.min(wanted);
-            rest -= count * denomination;
-            if count > 0 {
-                taken.push((denomination, count));
-            }
-        }
-        denomination /= 2;
-    }
-    Ok((rest == 0).then_some(taken))
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::BTreeMap;
-    use std::convert::Infallible;
 
     use proptest::prelude::*;
 
     use super::*;
 
-    type Pool = BTreeMap<u64, u64>;
+    /// How many of each denomination.
+    pub(in crate::wallet) type Pool = BTreeMap<u64, u64>;
 
-    fn pool_of(parts: &[u64]) -> Pool {
+    pub(in crate::wallet) fn pool_of(parts: &[u64]) -> Pool {
         let mut pool = Pool::new();
         for part in parts {
             *pool.entry(*part).or_default() += 1;
@@ -90,16 +67,20 @@ mod tests {
         pool
     }
 
-    /// Takes `amount` out of the pool, or leaves it as it was.
-    fn withdraw(pool: &mut Pool, amount: u64) -> bool {
-        let held = |denomination: u64, _wanted: u64| {
-            Ok::<_, Infallible>(pool.get(&denomination).copied().unwrap_or(0))
-        };
-        let Ok(taken) = take(amount, held);
-        for (denomination, count) in taken.iter().flatten() {
-            *pool.entry(*denomination).or_default() -= count;
+    /// Takes `amount` out of the pool, largest first, or leaves it as it was. `claim` does the
+    /// same in SQL, and is held against this.
+    pub(in crate::wallet) fn withdraw(pool: &mut Pool, amount: u64) -> bool {
+        let mut left = pool.clone();
+        let mut wanted = amount;
+        for (denomination, count) in left.iter_mut().rev() {
+            let taken = (wanted / denomination).min(*count);
+            *count -= taken;
+            wanted -= taken * denomination;
         }
-        taken.is_some()
+        if wanted == 0 {
+            *pool = left;
+        }
+        wanted == 0
     }
 
     #[test]

@@ -10,11 +10,18 @@ use nutgate_sandbox::{Faucet, Mint, MintOptions, TokenFormat};
 
 use super::*;
 use crate::ids::AccountId;
+use crate::store::Store;
 
 /// The same proofs written the other way.
 pub(crate) fn as_v3(text: &str) -> String {
     Token::from_str(text).unwrap().to_v3_string()
 }
+
+fn sqlite(dir: &Path) -> Db {
+    Store::open(&dir.join("wallet.db"), "").unwrap().into()
+}
+
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 struct Bench {
     _mint: Mint,
@@ -27,10 +34,10 @@ async fn bench(units: &[&str]) -> Bench {
     let mint = Mint::start(MintOptions::default()).await.unwrap();
     let faucet = Faucet::new(&mint.url()).unwrap();
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(&dir.path().join("wallet.db"), SCHEMA).unwrap();
+    let db = sqlite(dir.path());
     let units = units.iter().map(|unit| (*unit).to_owned()).collect();
     let mints = [config::Mint { url: mint.url(), units }];
-    let wallet = Wallet::open(dir.path(), store, &mints, Duration::from_secs(20)).await.unwrap();
+    let wallet = Wallet::open(db, &dir.path().join("seed"), &mints, TIMEOUT).await.unwrap();
     Bench { _mint: mint, faucet, dir, wallet }
 }
 
@@ -123,7 +130,7 @@ async fn no_secret_is_written_but_the_seed() {
     let id = crate::ids::WithdrawalId::nth(&redeemed.account, 0);
     let issue =
         Issue { id, account: redeemed.account, mint, unit: "sat".into(), amount: redeemed.amount };
-    let issued = bench.wallet.issue(&issue).await.unwrap().unwrap();
+    let issued = bench.wallet.issue(&issue, Duration::ZERO).await.unwrap().unwrap();
     assert_eq!(bench.wallet.holdings().await.unwrap(), []);
 
     let mut secrets = vec![text.clone(), issued.reveal().to_owned()];
@@ -152,22 +159,4 @@ async fn no_secret_is_written_but_the_seed() {
     }
     assert!(files > 0);
     assert!(!format!("{issued:?} {:?}", bench.wallet).contains("cashuB"));
-}
-
-#[tokio::test]
-async fn a_database_refuses_a_seed_that_is_not_its_own() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(&dir.path().join("wallet.db"), SCHEMA).unwrap();
-    let open = || Wallet::open(dir.path(), store.clone(), &[], Duration::from_secs(1));
-    open().await.unwrap();
-    open().await.unwrap();
-    let seed = dir.path().join("seed");
-    let kept = std::fs::read(&seed).unwrap();
-    std::fs::remove_file(&seed).unwrap();
-    assert!(matches!(open().await, Err(WalletError::Seed(_))), "the seed is gone");
-    assert!(!seed.exists(), "and no new one takes its place");
-    std::fs::write(&seed, vec![1; kept.len()]).unwrap();
-    let owner = std::os::unix::fs::PermissionsExt::from_mode(0o600);
-    std::fs::set_permissions(&seed, owner).unwrap();
-    assert!(matches!(open().await, Err(WalletError::Seed(_))), "it is another one");
 }

@@ -4,13 +4,13 @@
 //! Each look at a row that stays undecided is put off twice as long as the last one.
 
 use cdk::nuts::State as ProofState;
-use rusqlite::{Connection, OptionalExtension, params};
 
+use super::lease::free;
 use super::rows::{ProofRow, RedemptionRow, State};
 use super::{Wallet, WalletError, normalised_url};
 use crate::clock::UnixMs;
 use crate::ids::{AccountId, DepositId};
-use crate::store::{Durability, StoreError};
+use crate::store::{Durability, StoreError, Tx, values};
 
 /// The undecided rows of one round, oldest first.
 #[derive(Debug, Default)]
@@ -20,38 +20,31 @@ pub(crate) struct Due {
 }
 
 impl Wallet {
-    /// What is due now, each put off until its next turn. `all` at the start, when nothing is
-    /// under way: also what is not due yet, except for late looks.
+    /// What is due now and free, from here on this gateway's, each put off until its next
+    /// turn. `all` at the start, when much of it may have been a dead process's: also what is
+    /// not due yet, except for late looks.
     pub(crate) async fn due(&self, all: bool) -> Result<Due, WalletError> {
-        let now = UnixMs::now();
-        let write = move |connection: &Connection| {
-            let horizon = if all { UnixMs(i64::MAX.cast_unsigned()) } else { now };
-            let redemptions = take_due(
-                connection,
-                "SELECT id, tries FROM redemptions WHERE state <> 'credited'
-                 AND (next_ms <= ?1 AND (state <> 'lapsed' OR next_ms <= ?2))
-                 ORDER BY next_ms LIMIT ?3",
-                "UPDATE redemptions SET tries = tries + 1, next_ms = ?2 WHERE id = ?1",
-                (horizon, now),
-            )?;
-            let exchanges = take_due(
-                connection,
-                "SELECT id, tries FROM exchanges WHERE state = 'recorded' AND next_ms <= ?1
-                 AND ?2 IS NOT NULL ORDER BY next_ms LIMIT ?3",
-                "UPDATE exchanges SET tries = tries + 1, next_ms = ?2 WHERE id = ?1",
-                (horizon, now),
-            )?;
-            let redemptions = redemptions.into_iter().map(DepositId::stored).collect();
-            Ok(Due { redemptions, exchanges })
+        let horizon = if all { i64::MAX } else { UnixMs::now().to_i64() };
+        let most = if all { DUE_AT_START_MAX } else { DUE_MAX };
+        let gateway = self.gateway().to_owned();
+        let write = move |tx: &mut Tx<'_>| {
+            let now = UnixMs::now().to_i64();
+            let values = values![horizon, now, most, gateway];
+            let redemptions: Result<Vec<String>, StoreError> =
+                tx.rows(REDEMPTIONS_DUE, values)?.iter().map(|row| row.get(0)).collect();
+            let exchanges: Result<Vec<String>, StoreError> =
+                tx.rows(EXCHANGES_DUE, values)?.iter().map(|row| row.get(0)).collect();
+            let redemptions = redemptions?.into_iter().map(DepositId::stored).collect();
+            Ok(Due { redemptions, exchanges: exchanges? })
         };
-        Ok(self.store().write(Durability::Process, write).await?)
+        Ok(self.db().write(Durability::Process, write).await?)
     }
 
     /// Whether a redemption of this token is written down and not complete.
     pub(crate) async fn is_undecided(&self, id: &DepositId) -> Result<bool, WalletError> {
         let id = id.clone();
-        let find = move |connection: &Connection| RedemptionRow::find(connection, &id);
-        let row = self.store().write(Durability::Process, find).await?;
+        let find = move |tx: &mut Tx<'_>| RedemptionRow::find(tx, &id);
+        let row = self.db().write(Durability::Process, find).await?;
         Ok(row.is_some_and(|row| matches!(row.state, State::Recorded | State::Redeemed)))
     }
 
@@ -61,16 +54,13 @@ impl Wallet {
         account: &AccountId,
     ) -> Result<Option<(String, String)>, WalletError> {
         let account = account.clone();
-        let read = move |connection: &Connection| {
+        let read = move |tx: &mut Tx<'_>| {
             let sql = "SELECT mint, unit FROM redemptions WHERE account = ?1
                        AND state IN ('redeemed', 'credited') ORDER BY seq DESC LIMIT 1";
-            let found = connection
-                .prepare_cached(sql)?
-                .query_row([account.as_str()], |row| Ok((row.get(0)?, row.get(1)?)))
-                .optional()?;
-            Ok(found)
+            let found = tx.row(sql, values![account.as_str()])?;
+            found.map(|row| Ok((row.get(0)?, row.get(1)?))).transpose()
         };
-        Ok(self.store().write(Durability::Process, read).await?)
+        Ok(self.db().write(Durability::Process, read).await?)
     }
 
     /// Asks the mints about a bounded number of tokens given out and notes which are spent.
@@ -82,13 +72,13 @@ impl Wallet {
                 rows.iter().map(|row| self.seed().y(row.keyset, row.counter)).collect();
             let Ok(states) = mint.states(ys?).await else { continue };
             if states.iter().all(|state| *state == ProofState::Spent) {
-                let write = move |connection: &Connection| {
+                let write = move |tx: &mut Tx<'_>| {
                     let sql = "UPDATE outgoing SET state = 'claimed'
                                WHERE id = ?1 AND state = 'issued'";
-                    connection.prepare_cached(sql)?.execute([&id])?;
+                    tx.execute(sql, values![id])?;
                     Ok(())
                 };
-                self.store().write(Durability::Process, write).await?;
+                self.db().write(Durability::Process, write).await?;
                 claimed += 1;
             }
         }
@@ -97,24 +87,22 @@ impl Wallet {
 
     async fn unclaimed(&self) -> Result<Vec<(String, String, Vec<ProofRow>)>, WalletError> {
         let now = UnixMs::now();
-        let read = move |connection: &Connection| {
-            let sql = "SELECT id, mint FROM outgoing WHERE state = 'issued' AND checked_ms <= ?1
-                       ORDER BY checked_ms LIMIT ?2";
+        let read = move |tx: &mut Tx<'_>| {
+            let sql = "UPDATE outgoing SET checked_ms = ?2 WHERE id IN (
+                           SELECT id FROM outgoing WHERE state = 'issued' AND checked_ms <= ?1
+                           ORDER BY checked_ms LIMIT ?3 FOR UPDATE SKIP LOCKED)
+                       RETURNING id, mint";
             let since = now.0.saturating_sub(CLAIMED_EVERY_MS).cast_signed();
-            let mut statement = connection.prepare_cached(sql)?;
-            let found: Vec<(String, String)> = statement
-                .query_map(params![since, CLAIMED_MAX], |row| Ok((row.get(0)?, row.get(1)?)))?
-                .collect::<rusqlite::Result<_>>()?;
+            let found = tx.rows(sql, values![since, now.to_i64(), CLAIMED_MAX])?;
             let mut unclaimed = Vec::with_capacity(found.len());
-            for (id, mint) in found {
-                let sql = "UPDATE outgoing SET checked_ms = ?2 WHERE id = ?1";
-                connection.prepare_cached(sql)?.execute(params![id, now.to_i64()])?;
-                let rows = ProofRow::held_by(connection, &id)?;
-                unclaimed.push((id, mint, rows));
+            for row in found {
+                let id: String = row.get(0)?;
+                let rows = ProofRow::held_by(tx, &id)?;
+                unclaimed.push((id, row.get(1)?, rows));
             }
             Ok(unclaimed)
         };
-        Ok(self.store().write(Durability::Process, read).await?)
+        Ok(self.db().write(Durability::Process, read).await?)
     }
 
     /// Asks every mint for its keysets again, so that a retired one is noticed.
@@ -133,33 +121,34 @@ impl Wallet {
     }
 }
 
-fn take_due(
-    connection: &Connection,
-    select: &str,
-    update: &str,
-    (horizon, now): (UnixMs, UnixMs),
-) -> Result<Vec<String>, StoreError> {
-    let mut statement = connection.prepare_cached(select)?;
-    let most = if horizon == now { DUE_MAX } else { DUE_AT_START_MAX };
-    let due: Vec<(String, u32)> = statement
-        .query_map(params![horizon.to_i64(), now.to_i64(), most], |row| {
-            Ok((row.get(0)?, row.get(1)?))
-        })?
-        .collect::<rusqlite::Result<_>>()?;
-    for (id, tries) in &due {
-        let delay = RETRY_MS.saturating_mul(1 << (*tries).min(16)).min(RETRY_MAX_MS);
-        let next = now.0.saturating_add(delay).cast_signed();
-        connection.prepare_cached(update)?.execute(params![id, next])?;
-    }
-    Ok(due.into_iter().map(|(id, _)| id).collect())
+/// Taken by this gateway and put off, by a second at first, twice as long each time, a minute
+/// at last. The values: due until, now, how many, which gateway.
+macro_rules! take_due {
+    ($table:literal, $undecided:literal) => {
+        concat!(
+            "UPDATE ",
+            $table,
+            " SET owner = ?4, tries = tries + 1, next_ms = CAST(?2 AS BIGINT)
+                + CASE WHEN tries < 6 THEN 1000 << CAST(tries AS INTEGER) ELSE 60000 END
+            WHERE id IN (SELECT id FROM ",
+            $table,
+            " WHERE next_ms <= ?1 AND ",
+            $undecided,
+            " AND ",
+            free!("?4"),
+            " ORDER BY next_ms LIMIT ?3 FOR UPDATE SKIP LOCKED)
+            RETURNING id"
+        )
+    };
 }
+
+const REDEMPTIONS_DUE: &str =
+    take_due!("redemptions", "state <> 'credited' AND (state <> 'lapsed' OR next_ms <= ?2)");
+const EXCHANGES_DUE: &str = take_due!("exchanges", "state = 'recorded'");
 
 /// Rows of one round; the rest has its turn in the next.
 const DUE_MAX: u32 = 64;
 const DUE_AT_START_MAX: u32 = 10_000;
-
-const RETRY_MS: u64 = 1_000;
-const RETRY_MAX_MS: u64 = 60_000;
 
 /// Tokens asked about in one round, and how long each is left alone after that.
 const CLAIMED_MAX: u32 = 8;

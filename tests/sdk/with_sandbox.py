@@ -37,6 +37,8 @@ class Sandbox:
             "DEMO_MINT_PORT": str(mint),
             "DEMO_UPSTREAM_PORT": str(self.upstream),
             "DEMO_DATA_DIR": data_dir,
+            # More than most answers have, so that only the tests about it meet the end of a slice.
+            "DEMO_SLICE_OUTPUT_TOKENS": "100",
         }
         self.said = []
         self.is_ready = False

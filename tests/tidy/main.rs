@@ -124,6 +124,21 @@ fn the_changelog_has_this_version_and_says_what_to_do() {
 }
 
 #[test]
+fn every_alert_has_its_section_in_the_runbook_and_no_section_is_left_over() {
+    let files = files();
+    let rules = text_of(&files, "deploy/prometheus/rules.yml");
+    let mut alerts: Vec<&str> =
+        after(rules, "- alert: ").map(|rest| until(rest, "\n").trim()).collect();
+    let runbook = text_of(&files, "deploy/runbook.md");
+    let mut sections: Vec<&str> =
+        runbook.lines().filter_map(|line| line.strip_prefix("## ")).collect();
+    alerts.sort_unstable();
+    sections.sort_unstable();
+    assert!(!alerts.is_empty());
+    assert_eq!(alerts, sections);
+}
+
+#[test]
 fn every_configuration_key_is_explained_where_it_stands() {
     let files = files();
     let Some(conf) = files.iter().find(|file| file.path == "conf/nutgate.yaml") else {

@@ -41,10 +41,17 @@ pub(crate) const LAYERS: &[Rule] = &[
     },
     Rule {
         among: &["src/"],
-        except: &["src/store.rs", "src/ledger/", "src/wallet/"],
+        except: &["src/store/", "src/ledger/"],
         view: Shipped,
         never: &["rusqlite"],
         instead: "rows are written and read where they are defined; call the ledger or the wallet",
+    },
+    Rule {
+        among: &["src/"],
+        except: &["src/store/"],
+        view: Shipped,
+        never: &["postgres::", "tokio_postgres*"],
+        instead: "only store knows which databases there are; a statement goes through its Tx",
     },
     Rule {
         among: &["src/"],

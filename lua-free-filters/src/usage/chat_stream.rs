@@ -7,6 +7,7 @@ use bytes::Bytes;
 use crate::json::{Member, Object};
 use crate::sse::{Event, Piece, Splitter};
 
+use super::closing::Closing;
 use super::object;
 use super::text;
 use super::{Delivered, End, Tokens, Usage};
@@ -20,6 +21,16 @@ use super::{Delivered, End, Tokens, Usage};
 pub struct ChatStream {
     splitter: Splitter,
     show_usage: bool,
+    read: Reading,
+    /// Only of a stream that may be ended before its end.
+    closing: Option<Closing>,
+    /// The last piece was taken out, so a line end that straggles behind it goes too.
+    removed: bool,
+}
+
+/// What the events so far have said.
+#[derive(Clone, Copy, Debug, Default)]
+struct Reading {
     /// The last counts reported; they are cumulative.
     tokens: Option<Tokens>,
     /// Whether text followed them, so that they are no totals.
@@ -27,8 +38,14 @@ pub struct ChatStream {
     delivered: Delivered,
     is_done: bool,
     is_errored: bool,
-    /// The last piece was taken out, so a line end that straggles behind it goes too.
-    removed: bool,
+}
+
+/// What was not let through: to be pushed again, in front of what comes next, or never.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Withheld {
+    pub bytes: Bytes,
+    /// What would be concluded with the first event of it.
+    pub usage: Usage,
 }
 
 impl ChatStream {
@@ -37,13 +54,15 @@ impl ChatStream {
         Self {
             splitter: Splitter::default(),
             show_usage,
-            tokens: None,
-            is_stale: false,
-            delivered: Delivered::default(),
-            is_done: false,
-            is_errored: false,
+            read: Reading::default(),
+            closing: None,
             removed: false,
         }
+    }
+
+    /// A tap that remembers what [`ChatStream::closing`] needs. It reads every event for that.
+    pub fn with_closing(self) -> Self {
+        Self { closing: Some(Closing::default()), ..self }
     }
 
     /// Takes what came and gives back what goes on, which may be nothing yet.
@@ -52,7 +71,19 @@ impl ChatStream {
     /// (`"cost":{…},"cost_sats":1`) that are added to it in the place of any of the same names.
     /// A chunk of whole events in which nothing changes is returned as it is, not copied.
     pub fn push(&mut self, chunk: Bytes, annotate: &mut dyn FnMut(&Tokens) -> String) -> Bytes {
+        self.push_while(chunk, annotate, &mut |_| true).0
+    }
+
+    /// The same up to the first event whose text is not `afforded`: that is asked of each event
+    /// with text, given what would be concluded with it.
+    pub fn push_while(
+        &mut self,
+        chunk: Bytes,
+        annotate: &mut dyn FnMut(&Tokens) -> String,
+        afforded: &mut dyn FnMut(&Usage) -> bool,
+    ) -> (Bytes, Option<Withheld>) {
         let mut out = Out::new(&chunk);
+        let mut withheld = None;
         let mut rest: &[u8] = &chunk;
         loop {
             let from = chunk.len() - rest.len();
@@ -62,7 +93,20 @@ impl ChatStream {
                 Piece::Tail(raw) if self.removed => (*raw, Fate::Remove),
                 Piece::Tail(raw) => (*raw, Fate::Keep),
                 Piece::Passed(raw) => (&**raw, Fate::Keep),
-                Piece::Event(event) => (event.raw(), self.read(event, Some(annotate))),
+                Piece::Event(event) => {
+                    let before = self.read;
+                    let fate = self.read(event, Some(annotate));
+                    let more = self.read.delivered.text_bytes > before.delivered.text_bytes;
+                    let usage = self.usage();
+                    let passes = !more || afforded(&usage);
+                    self.note(event, passes);
+                    if !passes {
+                        self.read = before;
+                        withheld = Some(Withheld { bytes: self.unread(&chunk, at, event), usage });
+                        break;
+                    }
+                    (event.raw(), fate)
+                }
             };
             self.removed = matches!(fate, Fate::Remove);
             match fate {
@@ -72,7 +116,7 @@ impl ChatStream {
                 Fate::Remove => {}
             }
         }
-        out.finish()
+        (out.finish(), withheld)
     }
 
     /// Ends the stream: what was still held, to be forwarded, and what is concluded.
@@ -82,7 +126,7 @@ impl ChatStream {
     /// whatever the caller says last is not glued to half an event; counts are still taken from
     /// it, while text that the client never got is not.
     pub fn finish(&mut self, end: End) -> (Bytes, Usage) {
-        let seen_before = (self.delivered, self.is_stale);
+        let before = self.read;
         let mut held = Bytes::new();
         if let Some(event) = self.splitter.finish() {
             held = match self.read(&event, None) {
@@ -93,21 +137,31 @@ impl ChatStream {
         }
         if end == End::Broken {
             held = Bytes::new();
-            let is_stale = self.is_stale && seen_before.1;
-            (self.delivered, self.is_stale) = (seen_before.0, is_stale);
+            self.read.is_stale &= before.is_stale;
+            self.read.delivered = before.delivered;
         }
+        (held, self.usage())
+    }
+
+    /// What is concluded so far.
+    pub fn usage(&self) -> Usage {
         let delivered = self.delivered();
-        let usage = match self.tokens {
-            Some(tokens) if !self.is_stale => Usage::Reported(tokens),
+        match self.read.tokens {
+            Some(tokens) if !self.read.is_stale => Usage::Reported(tokens),
             _ if delivered != Delivered::default() => Usage::Partial(delivered),
             _ => Usage::Nothing,
-        };
-        (held, usage)
+        }
+    }
+
+    /// The event that ends every choice that is still open, because of its length, in the words
+    /// of the stream itself. `None` when all have ended, or nothing was remembered.
+    pub fn closing(&self) -> Option<String> {
+        Some(format!("data: {}\n\n", self.closing.as_ref()?.chunk()?))
     }
 
     /// What was delivered so far. An event too large to be read counts as one without text.
     pub fn delivered(&self) -> Delivered {
-        let Delivered { events, text_bytes } = self.delivered;
+        let Delivered { events, text_bytes } = self.read.delivered;
         Delivered { events: events + self.splitter.oversized(), text_bytes }
     }
 
@@ -118,12 +172,29 @@ impl ChatStream {
 
     /// Whether `data: [DONE]` was seen.
     pub fn done(&self) -> bool {
-        self.is_done
+        self.read.is_done
     }
 
     /// Whether an event was seen whose data is an object with an `error` that is not null.
     pub fn errored(&self) -> bool {
-        self.is_errored
+        self.read.is_errored
+    }
+
+    /// An event, and all that follows it in `chunk`, as if it had not been looked at.
+    fn unread(&mut self, chunk: &Bytes, at: Range<usize>, event: &Event<'_>) -> Bytes {
+        self.splitter.put_back(event);
+        if event.raw().len() == at.len() {
+            return chunk.slice(at.start..);
+        }
+        let rest = chunk.get(at.end..).unwrap_or_default();
+        Bytes::from([event.raw(), rest].concat())
+    }
+
+    fn note(&mut self, event: &Event<'_>, passes: bool) {
+        let Some(closing) = &mut self.closing else { return };
+        if let Some(data) = event.data() {
+            closing.note(&data, passes);
+        }
     }
 
     fn read(
@@ -133,14 +204,14 @@ impl ChatStream {
     ) -> Fate {
         let Some(data) = event.data() else { return Fate::Keep };
         if data.trim_ascii() == "[DONE]" {
-            self.is_done = true;
+            self.read.is_done = true;
             return Fate::Keep;
         }
         let seen = text::look(&data);
         if seen.delivers() {
-            self.delivered.events += 1;
-            self.delivered.text_bytes += seen.text_bytes;
-            self.is_stale |= seen.text_bytes > 0;
+            self.read.delivered.events += 1;
+            self.read.delivered.text_bytes += seen.text_bytes;
+            self.read.is_stale |= seen.text_bytes > 0;
         }
         let hides = seen.null_usage && !self.show_usage;
         if !seen.usage && !seen.error && !hides {
@@ -148,12 +219,12 @@ impl ChatStream {
         }
         let Ok(object) = Object::read(&data) else { return Fate::Keep };
         let has_error = object.last("error").is_some_and(|error| error.raw != "null");
-        self.is_errored |= has_error;
+        self.read.is_errored |= has_error;
         let Some(usage) = object.last("usage") else { return Fate::Keep };
         let tokens = object::tokens(usage.raw);
         if tokens.is_some() {
-            self.tokens = tokens;
-            self.is_stale = false;
+            self.read.tokens = tokens;
+            self.read.is_stale = false;
         }
         if !self.show_usage {
             return hide(event, &object, usage, has_error);

@@ -5,11 +5,12 @@
 
 mod chat_json;
 mod chat_stream;
+mod closing;
 mod object;
 mod text;
 
 pub use chat_json::{ChatJson, JsonAnswer, NotJson};
-pub use chat_stream::ChatStream;
+pub use chat_stream::{ChatStream, Withheld};
 pub use object::TOKENS_MAX;
 
 /// What the upstream counted.

@@ -3,8 +3,8 @@
 //! | address | what stands there |
 //! |---|---|
 //! | `redis://[user:password@]host:port[/db]` | one server |
-//! | `redis+sentinel://[user:password@]host:port[,host:port…]/name` | the master of that name, asked from these sentinels |
-//! | `redis+cluster://[user:password@]host:port[,host:port…]` | a cluster that these nodes know |
+//! | `redis+sentinel://[user:password@]host:port[,…]/name` | the master of these sentinels |
+//! | `redis+cluster://[user:password@]host:port[,…]` | a cluster that these nodes know |
 //!
 //! `rediss` instead of `redis` is TLS to all of them. The credentials are the servers'.
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use redis::{Pipeline, RedisError, RedisResult, Value};
 use tokio::sync::{mpsc, oneshot};
 
-use super::link::{Call, Connection, Errand, Link, is_unknown_script};
+use super::link::{Call, Connection, Errand, Link, can_be_helped, is_unknown_script};
 use crate::ledger::Unavailable;
 
 /// The queue to the one task that writes durably; cheap to clone.
@@ -84,11 +84,13 @@ impl Errand for Batch {
 
     /// Everything in one pipeline, and the wait for the disk behind it.
     async fn run(&self, mut connection: Connection) -> RedisResult<Self::Answer> {
-        let answers = send(&mut connection, self.0.iter().map(|job| &job.by_hash)).await?;
+        let mut answers = send(&mut connection, self.0.iter().map(|job| &job.by_hash)).await?;
         if answers.iter().any(|answer| answer.as_ref().is_err_and(is_unknown_script)) {
-            return send(&mut connection, self.0.iter().map(|job| &job.whole)).await;
+            answers = send(&mut connection, self.0.iter().map(|job| &job.whole)).await?;
         }
-        Ok(answers)
+        // What is wrong with the server is wrong with all of them: the link knows what helps.
+        let helped = |answer: &RedisResult<Value>| answer.clone().err().filter(can_be_helped);
+        answers.iter().find_map(helped).map_or(Ok(answers), Err)
     }
 }
 
@@ -101,8 +103,7 @@ async fn send(
         pipeline.add_command(command.clone());
     }
     pipeline.cmd("WAITAOF").arg(1).arg(0).arg(DISK_MAX.as_millis().to_string());
-    let mut answers: Vec<RedisResult<Value>> =
-        pipeline.ignore_errors().query_async(connection).await?;
+    let mut answers = connection.ask_all(&mut pipeline).await?;
     match answers.pop() {
         Some(Ok(Value::Array(synced))) if synced.first() == Some(&Value::Int(0)) => {
             Err(RedisError::from((redis::ErrorKind::Client, "not on the server's disk in time")))

@@ -5,23 +5,23 @@
 //!
 //! | what happens | what is done |
 //! |---|---|
-//! | the script is not known to this server (NOSCRIPT) | sent whole |
-//! | loading its data, a cluster between two states (LOADING, TRYAGAIN, CLUSTERDOWN, MASTERDOWN) | asked again a moment later |
-//! | a replica by now (READONLY), or the connection broke | dialled again; a sentinel is asked who is master |
-//! | a slot is elsewhere (MOVED, ASK) | the cluster connection follows |
-//! | no answer in time | [`Unavailable`]; the connection stays: a server that only paused answers on it |
-//! | a host that is gone without a word | the kernel gives the connection up after [`UNHEARD_MAX`] |
+//! | NOSCRIPT: this server has not seen the script | sent whole |
+//! | LOADING, TRYAGAIN, CLUSTERDOWN, MASTERDOWN | asked again a moment later |
+//! | READONLY: a replica by now; or the connection broke | dialled again, by a sentinel's word |
+//! | MOVED, ASK: a slot is elsewhere | the cluster's connection follows |
+//! | no answer in time | [`Unavailable`]; a server that only paused answers on the same one |
+//! | a host that is gone without a word | given up by the kernel after [`UNHEARD_MAX`] |
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::aio::{ConnectionLike, MultiplexedConnection};
+use redis::aio::MultiplexedConnection;
 use redis::cluster::ClusterClientBuilder;
 use redis::cluster_async::ClusterConnection;
 use redis::io::tcp::TcpSettings;
 use redis::sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType};
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ErrorKind, Pipeline, RedisError, RedisFuture, RedisResult,
+    AsyncConnectionConfig, Client, Cmd, ErrorKind, Pipeline, RedisError, RedisResult,
     ServerErrorKind, Value,
 };
 use tokio::runtime::Handle;
@@ -33,12 +33,14 @@ use crate::ledger::Unavailable;
 
 /// A handle; cheap to clone. The dialling ends with the runtime it was opened on.
 #[derive(Clone)]
-pub(super) struct Link(Arc<Line>);
+pub(super) struct Link {
+    line: Arc<Line>,
+    patience: Duration,
+}
 
 struct Line {
     dial: Dial,
     current: watch::Sender<Option<Connected>>,
-    patience: Duration,
     runtime: Handle,
 }
 
@@ -106,7 +108,7 @@ impl Errand for Cmd {
     type Answer = Value;
 
     async fn run(&self, mut connection: Connection) -> RedisResult<Value> {
-        self.query_async(&mut connection).await
+        connection.ask(self).await
     }
 }
 
@@ -114,10 +116,8 @@ impl Errand for Call<'_> {
     type Answer = Value;
 
     async fn run(&self, mut connection: Connection) -> RedisResult<Value> {
-        match self.by_hash().query_async(&mut connection).await {
-            Err(error) if is_unknown_script(&error) => {
-                self.whole().query_async(&mut connection).await
-            }
+        match connection.ask(&self.by_hash()).await {
+            Err(error) if is_unknown_script(&error) => connection.ask(&self.whole()).await,
             answer => answer,
         }
     }
@@ -139,16 +139,21 @@ impl Link {
         runtime: Handle,
     ) -> Result<Self, String> {
         let dial = Dial::new(address).map_err(|error| error.to_string())?;
-        let line = Arc::new(Line { dial, current: watch::Sender::new(None), patience, runtime });
+        let line = Arc::new(Line { dial, current: watch::Sender::new(None), runtime });
         line.clone().dial_after(0);
-        Ok(Self(line))
+        Ok(Self { line, patience })
     }
 
     pub(super) fn is_cluster(&self) -> bool {
-        matches!(self.0.dial, Dial::Cluster(_))
+        matches!(self.line.dial, Dial::Cluster(_))
     }
 
-    /// Repeats an errand until it is done, cannot be helped, or the configured patience is over.
+    /// The same connection for work that no client waits for.
+    pub(super) fn patiently(&self, patience: Duration) -> Self {
+        Self { line: self.line.clone(), patience }
+    }
+
+    /// Repeats an errand until it is done, cannot be helped, or this link's patience is over.
     pub(super) async fn run<E: Errand>(&self, errand: &E) -> Result<E::Answer, Unavailable> {
         let repeated = async {
             loop {
@@ -158,19 +163,19 @@ impl Link {
                     Err(error) => error,
                 };
                 match cure(&error) {
-                    Cure::Dial => self.0.clone().hang_up(generation),
+                    Cure::Dial => self.line.clone().hang_up(generation),
                     Cure::Wait => tokio::time::sleep(AGAIN_AFTER).await,
                     Cure::Nothing => return Err(Unavailable(error.to_string())),
                 }
             }
         };
-        tokio::time::timeout(self.0.patience, repeated)
+        tokio::time::timeout(self.patience, repeated)
             .await
             .unwrap_or_else(|_| Err(Unavailable("no answer in time".to_owned())))
     }
 
     async fn connected(&self) -> Connected {
-        let mut current = self.0.current.subscribe();
+        let mut current = self.line.current.subscribe();
         loop {
             if let Some(connected) = current.borrow_and_update().clone() {
                 return connected;
@@ -262,30 +267,23 @@ impl Dial {
     }
 }
 
-impl ConnectionLike for Connection {
-    fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
+impl Connection {
+    pub(super) async fn ask(&mut self, command: &Cmd) -> RedisResult<Value> {
         match self {
-            Self::One(connection) => connection.req_packed_command(command),
-            Self::Cluster(connection) => connection.req_packed_command(command),
+            Self::One(connection) => command.query_async(connection).await,
+            Self::Cluster(connection) => command.query_async(connection).await,
         }
     }
 
-    fn req_packed_commands<'a>(
-        &'a mut self,
-        pipeline: &'a Pipeline,
-        offset: usize,
-        count: usize,
-    ) -> RedisFuture<'a, Vec<Value>> {
+    /// Every command's own answer; they are for one slot.
+    pub(super) async fn ask_all(
+        &mut self,
+        pipeline: &mut Pipeline,
+    ) -> RedisResult<Vec<RedisResult<Value>>> {
+        let pipeline = pipeline.ignore_errors();
         match self {
-            Self::One(connection) => connection.req_packed_commands(pipeline, offset, count),
-            Self::Cluster(connection) => connection.req_packed_commands(pipeline, offset, count),
-        }
-    }
-
-    fn get_db(&self) -> i64 {
-        match self {
-            Self::One(connection) => connection.get_db(),
-            Self::Cluster(connection) => connection.get_db(),
+            Self::One(connection) => pipeline.query_async(connection).await,
+            Self::Cluster(connection) => pipeline.query_async(connection).await,
         }
     }
 }
@@ -294,10 +292,18 @@ pub(super) fn is_unknown_script(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
 }
 
+/// Whether the same again, to the right server, may succeed.
+pub(super) fn can_be_helped(error: &RedisError) -> bool {
+    !matches!(cure(error), Cure::Nothing)
+}
+
 fn cure(error: &RedisError) -> Cure {
-    use ServerErrorKind::{BusyLoading, ClusterDown, MasterDown, ReadOnly, TryAgain};
+    use ServerErrorKind::{Ask, BusyLoading, ClusterDown, MasterDown, Moved, ReadOnly, TryAgain};
     match error.kind() {
-        ErrorKind::Server(BusyLoading | ClusterDown | MasterDown | TryAgain) => Cure::Wait,
+        // A cluster's connection has followed a move by the time that somebody asks again.
+        ErrorKind::Server(Ask | BusyLoading | ClusterDown | MasterDown | Moved | TryAgain) => {
+            Cure::Wait
+        }
         ErrorKind::Server(ReadOnly) | ErrorKind::Io | ErrorKind::ClusterConnectionNotFound => {
             Cure::Dial
         }

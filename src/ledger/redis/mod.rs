@@ -9,17 +9,19 @@
 //!
 //! | key | holds |
 //! |---|---|
-//! | `ng:{ab}:a:<account>` | the account's amounts, terms and usage; its deposits, each a field named by its id |
+//! | `ng:{ab}:a:<account>` | amounts, terms and usage; its deposits, each a field named by its id |
 //! | `ng:{ab}:r:<reservation>` | an open reservation; ended, its receipt, for [`RECEIPTS_KEPT`] |
 //! | `ng:{ab}:due` | open reservations by their deadline |
 //! | `ng:{ab}:w:<account>` | the account's withdrawals |
 //! | `ng:{ab}:begun` | withdrawals that are neither committed nor reverted, by when they began |
 //!
 //! **Time** is the server's `TIME`. **An admission whose answer is lost** is handed back by
-//! the next tick of the reaper, because its reservation is armed before Redis is asked; one that
-//! a server executes even later is held until its deadline, and costs nothing.
+//! the reaper within a second, because its reservation is armed before Redis is asked; one that a
+//! server executes even later is held until its deadline, and costs nothing.
 
 mod address;
+mod advice;
+pub mod audit;
 mod durable;
 mod link;
 mod replies;
@@ -57,6 +59,8 @@ pub struct Redis(Arc<Inner>);
 
 struct Inner {
     link: Link,
+    /// For what no client waits for: the reaper's and the keeper's rounds through all shards.
+    background: Link,
     durable: Durable,
     scripts: Scripts,
     clock: Clock,
@@ -90,11 +94,13 @@ impl Redis {
             .map_err(|error| error.to_string())?;
         let handle = runtime.handle().clone();
         let link = Link::open(address.clone(), patience, handle.clone())?;
+        handle.spawn(advice::give(link.clone()));
         let disk_patience = patience.saturating_add(durable::DISK_MAX);
+        let background = link.patiently(BACKGROUND_PATIENCE.max(patience));
         let durable = Link::open(address, disk_patience, handle.clone())?;
         let durable = Durable::open(durable, &handle);
         let (live, runtime) = (Live::default(), Some(runtime));
-        Ok(Self(Arc::new(Inner { link, durable, scripts, clock, live, runtime })))
+        Ok(Self(Arc::new(Inner { link, background, durable, scripts, clock, live, runtime })))
     }
 
     /// The runtime that carries the connections; the reaper runs there too.
@@ -250,14 +256,16 @@ impl Ledger for Redis {
         let calls = shards.into_iter().map(async |(tag, renewals)| {
             let shard = Shard { tag };
             let call = Call::new(&self.0.scripts.renew, [shard.due()])
+                .arg(shard.accounts())
+                .arg(self.now())
                 .arg(shard.reservations())
-                .arg(self.now());
+                .arg(RECEIPTS_KEPT.as_millis());
             let call = renewals.iter().fold(call, |call, renewal| {
                 call.arg(&renewal.reservation)
                     .arg(renewal.lifetime.as_millis())
                     .arg(renewal.accrued.get())
             });
-            self.0.link.run(&call).await.map(drop)
+            self.0.background.run(&call).await.map(drop)
         });
         join_all(calls).await.into_iter().collect()
     }
@@ -283,7 +291,7 @@ impl Ledger for Redis {
                 .arg(shard.reservations())
                 .arg(RECEIPTS_KEPT.as_millis())
                 .arg(EXPIRED_AT_ONCE_MAX);
-            let mut parts = Parts::of(self.0.link.run(&call).await?)?;
+            let mut parts = Parts::of(self.0.background.run(&call).await?)?;
             let mut ended = Vec::new();
             while !parts.is_empty() {
                 ended.push((parts.number()?, parts.receipt()?));
@@ -352,7 +360,7 @@ impl Ledger for Redis {
         let looks = Shard::all().map(async |shard| {
             let mut look = redis::cmd("ZRANGE");
             look.arg(shard.begun()).arg(0).arg(-1).arg("WITHSCORES");
-            let mut parts = Parts::of(self.0.link.run(&look).await?)?;
+            let mut parts = Parts::of(self.0.background.run(&look).await?)?;
             let mut begun = Vec::new();
             while !parts.is_empty() {
                 begun.push((parts.text()?, parts.number()?));
@@ -452,6 +460,9 @@ const SHARD_DIGITS: usize = 2;
 
 /// How long a repeated end finds the receipt of the first.
 pub const RECEIPTS_KEPT: Duration = Duration::from_secs(24 * 3_600);
+
+/// A busy server is no reason to leave a round through the shards half done.
+const BACKGROUND_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Reservations of one shard ended by one call, so that it never holds the server for long.
 const EXPIRED_AT_ONCE_MAX: usize = 100;

@@ -53,7 +53,7 @@ impl Scripts {
             deposit: plain("deposit.v1.lua", include_str!("scripts/deposit.v1.lua")),
             admit: plain("admit.v1.lua", include_str!("scripts/admit.v1.lua")),
             extend: plain("extend.v1.lua", include_str!("scripts/extend.v1.lua")),
-            renew: plain("renew.v1.lua", include_str!("scripts/renew.v1.lua")),
+            renew: ends("renew.v1.lua", include_str!("scripts/renew.v1.lua")),
             end: ends("end.v1.lua", include_str!("scripts/end.v1.lua")),
             expire: ends("expire.v1.lua", include_str!("scripts/expire.v1.lua")),
             withdraw: plain("withdraw.v1.lua", include_str!("scripts/withdraw.v1.lua")),

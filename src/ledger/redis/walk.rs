@@ -45,7 +45,7 @@ impl Redis {
             let mut cursor = "0".to_owned();
             loop {
                 let scan = Scan { node: node.clone(), cursor };
-                let mut answer = Parts::of(self.0.link.run(&scan).await?)?;
+                let mut answer = Parts::of(self.0.background.run(&scan).await?)?;
                 cursor = answer.text()?;
                 let mut keys = Parts::of(answer.next()?)?;
                 let mut accounts = Vec::new();
@@ -82,7 +82,7 @@ impl Redis {
         let shard = Shard::of(&id);
         let keys = [shard.account(&id), shard.withdrawals(&id), shard.due()];
         let call = Call::new(&self.0.scripts.look, keys).arg(shard.reservations()).arg(&id);
-        let mut parts = Parts::of(self.0.link.run(&call).await?)?;
+        let mut parts = Parts::of(self.0.background.run(&call).await?)?;
         if parts.is_empty() {
             return Ok(None);
         }
@@ -106,7 +106,7 @@ impl Redis {
             .arg(shard.accounts())
             .arg(shard.reservations());
         let call = seen.into_iter().fold(call, Call::arg);
-        let (mut strays, mut found) = (Vec::new(), Parts::of(self.0.link.run(&call).await?)?);
+        let (mut strays, mut found) = (Vec::new(), Parts::of(self.0.background.run(&call).await?)?);
         while !found.is_empty() {
             strays.push(found.text()?);
         }
@@ -120,7 +120,7 @@ impl Redis {
         }
         let mut slots = redis::cmd("CLUSTER");
         slots.arg("SLOTS");
-        let mut ranges = Parts::of(self.0.link.run(&slots).await?)?;
+        let mut ranges = Parts::of(self.0.background.run(&slots).await?)?;
         let mut nodes = Vec::new();
         while !ranges.is_empty() {
             let mut range = Parts::of(ranges.next()?)?;
@@ -167,7 +167,7 @@ impl Errand for Scan {
                 let node = SingleNodeRoutingInfo::ByAddress { host: host.clone(), port: *port };
                 cluster.route_command(self.command(), RoutingInfo::SingleNode(node)).await
             }
-            (mut connection, _) => self.command().query_async(&mut connection).await,
+            (mut connection, _) => connection.ask(&self.command()).await,
         }
     }
 }

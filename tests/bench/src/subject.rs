@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use nutgate::clock::Clock;
 use nutgate::ids::{ApiKey, DepositId};
-use nutgate::ledger::embedded::Embedded;
-use nutgate::ledger::{Deposit, Ledger, audit};
+use nutgate::ledger::embedded::{self, Embedded};
+use nutgate::ledger::{Deposit, Ledger};
 use nutgate::money::Msat;
 use nutgate::store::Store;
 use tempfile::TempDir;
@@ -110,7 +110,7 @@ impl Drop for Subject {
 
 async fn fund(dir: &Path) -> Result<(), String> {
     let database = dir.join(nutgate::serve::DATABASE);
-    let store = Store::open(&database, &audit::schema()).map_err(|error| error.to_string())?;
+    let store = Store::open(&database, embedded::SCHEMA).map_err(|error| error.to_string())?;
     let deposit = Deposit {
         id: DepositId::stored("bench"),
         account: ApiKey::presented(KEY).account(),

@@ -6,6 +6,7 @@
 
 mod answer;
 mod books;
+mod fleet;
 mod gateway;
 mod order;
 mod price;
@@ -15,6 +16,7 @@ mod rows;
 mod world;
 
 pub(crate) use answer::{Answer, Events};
+pub(crate) use fleet::{Fleet, Servers, is_full_chaos};
 pub(crate) use gateway::Gateway;
 pub(crate) use order::{Pay, chat, model_of, streamed, with};
 pub(crate) use price::{PRICE, Price, length, prompt_tokens};

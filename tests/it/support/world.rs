@@ -9,13 +9,16 @@ use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{Answer, Gateway, LOOK_AGAIN, Pay, Price, Raw, within};
+use super::{Answer, Fleet, Gateway, LOOK_AGAIN, Pay, Price, Raw, Servers, within};
 
 pub(crate) struct World {
     pub(crate) mint: Mint,
     pub(crate) faucet: Arc<Faucet>,
     pub(crate) upstream: Upstream,
     pub(crate) gateway: Gateway,
+    /// Beside the first one, in a fleet.
+    pub(crate) others: Vec<Gateway>,
+    pub(crate) servers: Option<Servers>,
     pub(crate) client: Client,
 }
 
@@ -34,6 +37,8 @@ pub(crate) struct Setting {
     pub(crate) more_upstreams: Vec<Value>,
     /// Beside `demo` and one model per misbehaviour; see [`model`].
     pub(crate) more_models: Vec<Value>,
+    /// A Redis and a PostgreSQL that this many gateways share.
+    pub(crate) fleet: Option<Fleet>,
 }
 
 impl Setting {
@@ -122,10 +127,18 @@ impl World {
             "upstreams": upstreams,
             "models": models,
         });
+        let servers = match &setting.fleet {
+            None => None,
+            Some(fleet) => Some(Servers::start(fleet, &mut config).await),
+        };
         merge(&mut config, setting.config);
-        let gateway = Gateway::start(config).await;
+        let gateway = Gateway::start(config.clone()).await;
+        let mut others = Vec::new();
+        for _ in 1..setting.fleet.map_or(1, |fleet| fleet.gateways) {
+            others.push(Gateway::start(config.clone()).await);
+        }
         let client = Client::builder().no_proxy().timeout(super::PATIENCE).build().unwrap();
-        Self { mint, faucet, upstream: sandbox, gateway, client }
+        Self { mint, faucet, upstream: sandbox, gateway, others, servers, client }
     }
 
     /// A fresh Cashu token of this many sats.
@@ -145,6 +158,12 @@ impl World {
     /// A key with a fresh balance of this many sats.
     pub(crate) async fn key(&self, sats: u64) -> Key {
         let ecash = self.sats(sats).await;
+        self.key_of(&ecash).await
+    }
+
+    /// A key with a fresh balance of exactly this many msat, of a mint that issues them.
+    pub(crate) async fn key_of_msat(&self, amount: u64) -> Key {
+        let ecash = self.faucet.cashu(amount, CurrencyUnit::Msat, TokenFormat::B).await.unwrap();
         self.key_of(&ecash).await
     }
 
@@ -228,7 +247,18 @@ impl World {
 
     /// A request to the gateway that is paid and says that its body is JSON.
     pub(crate) fn request(&self, method: Method, path: &str, pay: Pay<'_>) -> RequestBuilder {
-        let url = self.gateway.url() + path;
+        self.request_to(&self.gateway, method, path, pay)
+    }
+
+    /// The same to one gateway of a fleet.
+    pub(crate) fn request_to(
+        &self,
+        gateway: &Gateway,
+        method: Method,
+        path: &str,
+        pay: Pay<'_>,
+    ) -> RequestBuilder {
+        let url = gateway.url() + path;
         let request = self.client.request(method, url).header("content-type", "application/json");
         match pay.header() {
             Some((name, value)) => request.header(name, value),

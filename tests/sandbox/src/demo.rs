@@ -88,6 +88,8 @@ struct Plan {
     upstream_port: u16,
     gateway_port: u16,
     admin_port: u16,
+    /// Streams reserve so much output at a time; the gateway's own default if not given.
+    slice_output_tokens: Option<u32>,
     data_dir: PathBuf,
     data_dir_is_ours: bool,
     nutgate: PathBuf,
@@ -102,6 +104,7 @@ impl Plan {
             upstream_port: port("DEMO_UPSTREAM_PORT", 4010)?,
             gateway_port: port("DEMO_GATEWAY_PORT", 8080)?,
             admin_port: port("DEMO_ADMIN_PORT", 9090)?,
+            slice_output_tokens: number("DEMO_SLICE_OUTPUT_TOKENS")?,
             data_dir_is_ours: given.is_none(),
             data_dir: given.unwrap_or_else(fresh),
             nutgate: gateway::binary()?,
@@ -110,6 +113,11 @@ impl Plan {
             .map_err(|error| format!("DEMO_DATA_DIR {}: {error}", plan.data_dir.display()))?;
         Ok(plan)
     }
+}
+
+fn number(variable: &str) -> Result<Option<u32>> {
+    let Ok(text) = std::env::var(variable) else { return Ok(None) };
+    Ok(Some(text.parse().map_err(|_| format!("{variable} is no number: {text:?}"))?))
 }
 
 /// Takes the port for a moment, so that one that is in use is reported by its variable's name.

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use tokio::process::Command;
 
 use crate::Result;
-use crate::daemon::{Account, Daemon, command};
+use crate::daemon::{Account, Daemon, command, until};
 use crate::listening::Port;
 
 #[derive(Clone, Copy, Debug)]
@@ -91,8 +91,10 @@ impl Postgres {
 
     /// SIGKILL to the server and to everything that serves its connections.
     pub async fn kill(&mut self) -> Result<()> {
-        self.kill_children()?;
-        self.daemon.kill().await
+        let children = self.kill_children()?;
+        self.daemon.kill().await?;
+        // As long as one is there, the next server finds their memory in use and ends.
+        until("its children end", async || !children.iter().any(|child| runs(child))).await
     }
 
     /// Starts it again with the same port and data, killing it first if it runs. Returns when it
@@ -109,16 +111,18 @@ impl Postgres {
         self.daemon.log()
     }
 
-    fn kill_children(&self) -> Result<()> {
-        let Some(pid) = self.daemon.pid() else { return Ok(()) };
+    /// Their numbers; what each has not done by then it will not do.
+    fn kill_children(&self) -> Result<Vec<String>> {
+        let Some(pid) = self.daemon.pid() else { return Ok(Vec::new()) };
         // Stopped, it starts no more of them.
         self.daemon.signal(Signal::SIGSTOP)?;
         let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
-        for child in children.split_whitespace().filter_map(|child| child.parse().ok()) {
+        let children: Vec<String> = children.split_whitespace().map(str::to_owned).collect();
+        for child in children.iter().filter_map(|child| child.parse().ok()) {
             // It may have ended by itself.
             kill(Pid::from_raw(child), Signal::SIGKILL).ok();
         }
-        Ok(())
+        Ok(children)
     }
 
     fn url_of(&self, database: &str) -> String {
@@ -131,6 +135,12 @@ impl Drop for Postgres {
         // They would see that it is gone, but not before their directory is.
         drop(self.kill_children());
     }
+}
+
+/// Whether a process is there and not only its name, which waits for somebody to ask for it.
+fn runs(pid: &str) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, state)| !state.starts_with(['Z', 'X']))
 }
 
 /// The server says in its lock file how far it has come, as pg_ctl knows too.

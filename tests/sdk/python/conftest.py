@@ -51,6 +51,13 @@ class Account:
             assert time.monotonic() < until, f"still reserved: {info}"
             time.sleep(0.01)
 
+    def stream_of(self, model, **options):
+        """The text of a stream that this account pays for."""
+        stream = client(self.key).chat.completions.create(
+            model=model, messages=HELLO, stream=True, **options
+        )
+        return "".join(chunk.choices[0].delta.content or "" for chunk in stream)
+
     def top_up(self, token):
         body = {"cashu_token": token}
         return json.loads(fetch(f"{GATEWAY}/v1/balance/topup", bearer=self.key, body=body))["msats"]

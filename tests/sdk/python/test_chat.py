@@ -78,6 +78,31 @@ def test_a_stream_that_breaks_is_seen_to_break(openai):
         list(stream)
 
 
+def test_a_stream_whose_money_ends_gives_all_that_was_paid_for_and_the_documented_error():
+    account = Account(sats=30)
+    whole = Account().stream_of("demo-long", max_tokens=256)
+    stream = client(account.key).chat.completions.create(
+        model="demo-long", messages=HELLO, max_tokens=256, stream=True
+    )
+    chunks = []
+    with pytest.raises(sdk.APIError) as raised:
+        for chunk in stream:
+            chunks.append(chunk)
+    assert type(raised.value) is sdk.APIError
+    assert raised.value.code == "payment_required"
+    assert raised.value.type == "insufficient_balance"
+    assert 0 < len(text_of(chunks)) < len(whole) and whole.startswith(text_of(chunks))
+    last = chunks[-1]
+    assert last.choices[0].finish_reason == "length"
+    assert (last.id, last.object, last.created, last.model) == (
+        chunks[0].id,
+        "chat.completion.chunk",
+        chunks[0].created,
+        "demo-long",
+    )
+    assert 0 <= account.settled() < account.balance
+
+
 def test_the_models_are_listed_and_found_by_name(openai):
     names = [model.id for model in openai.models.list()]
     assert "demo" in names

@@ -56,6 +56,41 @@ fn what_straggles_behind_a_removed_event_goes_with_it() {
 }
 
 #[test]
+fn an_event_that_is_not_afforded_is_given_back_with_all_that_follows() {
+    let events = format!("{TEXT}\n\n{TEXT}\n\n{USAGE}\n\n");
+    let mut tap = ChatStream::new(true);
+    let mut asked = Vec::new();
+    let mut once = |usage: &Usage| {
+        asked.push(*usage);
+        asked.len() == 1
+    };
+    let chunk = Bytes::from(events.clone());
+    let (passed, withheld) = tap.push_while(chunk.clone(), &mut |_| String::new(), &mut once);
+    let withheld = withheld.expect("the second text was not afforded");
+    assert_eq!(passed, format!("{TEXT}\n\n"));
+    assert_eq!(withheld.bytes, format!("{TEXT}\n\n{USAGE}\n\n"));
+    assert_eq!(withheld.bytes.as_ptr(), chunk[passed.len()..].as_ptr(), "a slice, not a copy");
+    let one = Delivered { events: 1, text_bytes: 2 };
+    let two = Delivered { events: 2, text_bytes: 4 };
+    assert_eq!(withheld.usage, Usage::Partial(two));
+    assert_eq!(asked, [Usage::Partial(one), Usage::Partial(two)]);
+    assert_eq!(tap.usage(), Usage::Partial(one), "what was withheld was not delivered");
+    let rest = std::str::from_utf8(&withheld.bytes).expect("UTF-8");
+    assert!(push(&mut tap, rest).starts_with(&format!("{TEXT}\n\n")));
+    assert_eq!(tap.finish(End::Clean).1, Usage::Reported(TOKENS));
+}
+
+#[test]
+fn a_mark_before_an_event_that_was_withheld_is_known_again() {
+    let mut tap = ChatStream::new(true);
+    let chunk = Bytes::from(format!("\u{feff}{TEXT}\n\n"));
+    let (_, withheld) = tap.push_while(chunk.clone(), &mut |_| String::new(), &mut |_| false);
+    assert_eq!(withheld.expect("nothing is afforded").bytes, chunk);
+    let (_, withheld) = tap.push_while(chunk.clone(), &mut |_| String::new(), &mut |_| false);
+    assert_eq!(withheld.expect("it is read again").bytes, chunk);
+}
+
+#[test]
 fn totals_count_only_when_no_text_comes_after_them() {
     let delivered = Delivered { events: 1, text_bytes: 2 };
     check(&[TEXT, USAGE], End::Clean, Usage::Reported(TOKENS));

@@ -1,5 +1,8 @@
 -- Put in front of the scripts that end reservations.
 
+-- The record of a reservation that nobody settled.
+local FLOOR = {'', '', 'floor', 0, 0, 0}
+
 -- Ends a reservation at `cost` and answers its receipt; the first end is the only one. Nothing
 -- for one that is not known. A receipt is kept for `kept` ms, so that a repetition finds it.
 local function finish(held_key, due, id, accounts, how, cost, record, now, kept)

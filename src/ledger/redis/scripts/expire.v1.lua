@@ -7,8 +7,8 @@ local due = redis.call('ZRANGE', KEYS[1], '-inf', now, 'BYSCORE', 'LIMIT', 0, AR
 local ended, broken = {}, nil
 for i = 1, #due, 2 do
   local id, held = due[i], ARGV[3] .. due[i]
-  local receipt = finish(held, KEYS[1], id, ARGV[1], 'expired', num(redis.call('HGET', held, 'cr')),
-    {'', '', 'floor', 0, 0, 0}, now, ARGV[4])
+  local accrued = num(redis.call('HGET', held, 'cr'))
+  local receipt = finish(held, KEYS[1], id, ARGV[1], 'expired', accrued, FLOOR, now, ARGV[4])
   if receipt.err then
     broken = receipt
   elseif #receipt == 0 then

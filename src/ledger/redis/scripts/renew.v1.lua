@@ -1,11 +1,20 @@
--- Gives open reservations their lifetime anew and notes what has accrued. Others stay.
--- KEYS: due. ARGV: reservation prefix, now or '', then id, lifetime in ms and accrued of each.
+-- Gives open reservations their lifetime anew and notes what has accrued; one without any
+-- lifetime ends at that. Others stay.
+-- KEYS: due. ARGV: account prefix, now or '', reservation prefix, how long receipts are kept in
+-- ms, then id, lifetime in ms and accrued of each.
 local now = clock(ARGV[2])
-for i = 3, #ARGV, 3 do
-  local held = read(ARGV[1] .. ARGV[i], {'ac', 'how'})
+for i = 5, #ARGV, 3 do
+  local id, lifetime, accrued = ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2]
+  local key = ARGV[3] .. id
+  local held = read(key, {'ac', 'how'})
   if held.ac and not held.how then
-    redis.call('HSET', ARGV[1] .. ARGV[i], 'cr', ARGV[i + 2])
-    redis.call('ZADD', KEYS[1], now + tonumber(ARGV[i + 1]), ARGV[i])
+    redis.call('HSET', key, 'cr', accrued)
+    redis.call('ZADD', KEYS[1], now + lifetime, id)
+    if lifetime == 0 then
+      local receipt = finish(key, KEYS[1], id, ARGV[1], 'expired', tonumber(accrued), FLOOR, now,
+        ARGV[4])
+      if receipt.err then return receipt end
+    end
   end
 end
 return {}

@@ -4,7 +4,10 @@ use super::{DEFAULT_API_KEY, Plan};
 use crate::Misbehaviour;
 
 pub(super) fn text(plan: &Plan, mint_url: &str, upstream_base_url: &str) -> String {
-    let Plan { gateway_port, admin_port, data_dir, .. } = plan;
+    let Plan { gateway_port, admin_port, slice_output_tokens, data_dir, .. } = plan;
+    let reservation = slice_output_tokens
+        .map(|slice| format!("reservation: {{slice_output_tokens: {slice}}}\n"))
+        .unwrap_or_default();
     let models: String = Misbehaviour::models().map(|id| model(&id)).collect();
     // A path is written as JSON, which is YAML and escapes whatever a directory may be called.
     let data_dir = serde_json::Value::from(data_dir.join("nutgate").display().to_string());
@@ -12,6 +15,7 @@ pub(super) fn text(plan: &Plan, mint_url: &str, upstream_base_url: &str) -> Stri
         "listen: {{address: \"127.0.0.1:{gateway_port}\"}}\n\
          admin: {{address: \"127.0.0.1:{admin_port}\"}}\n\
          data_dir: {data_dir}\n\
+         {reservation}\
          mints:\n\
          - {{url: \"{mint_url}\", units: [sat]}}\n\
          upstreams:\n\

@@ -31,9 +31,10 @@ impl Question {
             return None;
         }
         Some(Self {
+            stream: body.get("stream").and_then(Value::as_bool).unwrap_or(false)
+                && Misbehaviour::of_model(&model) != Some(Misbehaviour::Unstreamed),
             misbehaviour: Misbehaviour::of_model(&model),
             model,
-            stream: body.get("stream").and_then(Value::as_bool).unwrap_or(false),
             include_usage: body["stream_options"]["include_usage"].as_bool().unwrap_or(false),
             limit,
             choices,

@@ -59,10 +59,12 @@ pub enum Misbehaviour {
     UsageNullChunks,
     /// 307 to `/elsewhere` on the same upstream.
     Redirect,
+    /// A document although a stream was asked for.
+    Unstreamed,
 }
 
 impl Misbehaviour {
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::DropsMidStream,
         Self::NoUsage,
         Self::Slow,
@@ -89,6 +91,7 @@ impl Misbehaviour {
         Self::EarlyHints,
         Self::UsageNullChunks,
         Self::Redirect,
+        Self::Unstreamed,
     ];
 
     /// What a model's name ends in to get it, with its dash.
@@ -120,6 +123,7 @@ impl Misbehaviour {
             Self::EarlyHints => "-early-hints",
             Self::UsageNullChunks => "-usage-null-chunks",
             Self::Redirect => "-redirect",
+            Self::Unstreamed => "-unstreamed",
         }
     }
 

@@ -1,4 +1,4 @@
-//! One SQLite database, one writer thread, group commit.
+//! SQLite: one file, one writer thread, group commit.
 //!
 //! Every piece of work is one transaction's part: it runs inside a savepoint of its own, so
 //! that its failure undoes only itself, and it is answered only after the commit that holds
@@ -14,25 +14,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::oneshot;
 
-/// What must be true when the answer arrives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Durability {
-    /// Survives the death of the process (in the write-ahead log, not yet forced to disk).
-    Process,
-    /// Survives the death of the machine (forced to disk).
-    Disk,
-}
-
-/// The database did not do what was asked; nothing of that piece of work was kept.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct StoreError(pub String);
-
-impl From<rusqlite::Error> for StoreError {
-    fn from(error: rusqlite::Error) -> Self {
-        Self(error.to_string())
-    }
-}
+use super::{Durability, StoreError};
 
 /// A handle to the writer thread; cheap to clone. The thread ends with the last handle.
 #[derive(Clone, Debug)]

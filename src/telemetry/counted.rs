@@ -1,0 +1,130 @@
+//! A ledger whose answers are counted, whichever it is.
+
+use crate::ids::{AccountId, WithdrawalId};
+use crate::ledger::{
+    Account, Admission, Admitted, Denied, Deposit, Ended, Ledger, Live, Opening, Receipt, Record,
+    Renewal, Reservation, Unavailable, Unsettled, Withdrawal, WithdrawalAsk, WithdrawalDenied,
+};
+use crate::money::Msat;
+
+use super::Metrics;
+
+/// Passes every verb on; notes whether it was answered, and how reservations ended.
+#[derive(Clone, Debug)]
+pub struct Counted<L> {
+    ledger: L,
+    metrics: Metrics,
+}
+
+impl<L: Ledger> Counted<L> {
+    pub fn new(ledger: L, metrics: Metrics) -> Self {
+        Self { ledger, metrics }
+    }
+
+    fn noted<T>(&self, answer: Result<T, Unavailable>) -> Result<T, Unavailable> {
+        self.metrics.ledger_answered(answer.is_ok());
+        answer
+    }
+
+    /// An end that somebody else had made before was counted by them.
+    fn ended(&self, how: Ended, answer: Result<Receipt, Unsettled>) -> Result<Receipt, Unsettled> {
+        self.metrics.ledger_answered(!matches!(answer, Err(Unsettled::NoAnswer { .. })));
+        if let Ok(receipt) = &answer
+            && receipt.how == how
+        {
+            self.metrics.ended(receipt);
+        }
+        answer
+    }
+}
+
+impl<L: Ledger> Ledger for Counted<L> {
+    fn live(&self) -> &Live {
+        self.ledger.live()
+    }
+
+    async fn open(&self, opening: Opening) -> Result<Option<Account>, Unavailable> {
+        self.noted(self.ledger.open(opening).await)
+    }
+
+    async fn deposit(&self, deposit: Deposit) -> Result<Account, Unavailable> {
+        self.noted(self.ledger.deposit(deposit).await)
+    }
+
+    async fn admit(&self, ask: Admission) -> Result<Result<Admitted, Denied>, Unavailable> {
+        self.noted(self.ledger.admit(ask).await)
+    }
+
+    async fn extend(
+        &self,
+        reservation: &mut Reservation,
+        amount: Msat,
+    ) -> Result<Result<Msat, Denied>, Unavailable> {
+        self.noted(self.ledger.extend(reservation, amount).await)
+    }
+
+    async fn renew(&self, renewals: Vec<Renewal>) -> Result<(), Unavailable> {
+        // Nothing to renew is nothing asked, and says nothing about the ledger.
+        let asks = !renewals.is_empty();
+        let answer = self.ledger.renew(renewals).await;
+        if asks { self.noted(answer) } else { answer }
+    }
+
+    async fn settle(
+        &self,
+        reservation: Reservation,
+        cost: Msat,
+        record: Record,
+    ) -> Result<Receipt, Unsettled> {
+        self.ended(Ended::Settled, self.ledger.settle(reservation, cost, record).await)
+    }
+
+    async fn release(&self, reservation: Reservation) -> Result<Receipt, Unsettled> {
+        self.ended(Ended::Released, self.ledger.release(reservation).await)
+    }
+
+    async fn expire(&self) -> Result<Vec<Receipt>, Unavailable> {
+        let expired = self.noted(self.ledger.expire().await)?;
+        expired.iter().for_each(|receipt| self.metrics.ended(receipt));
+        Ok(expired)
+    }
+
+    async fn withdraw_begin(
+        &self,
+        ask: WithdrawalAsk,
+    ) -> Result<Result<Withdrawal, WithdrawalDenied>, Unavailable> {
+        self.noted(self.ledger.withdraw_begin(ask).await)
+    }
+
+    async fn withdraw_commit(
+        &self,
+        account: AccountId,
+        id: WithdrawalId,
+    ) -> Result<(), Unavailable> {
+        self.noted(self.ledger.withdraw_commit(account, id).await)
+    }
+
+    async fn withdraw_revert(
+        &self,
+        account: AccountId,
+        id: WithdrawalId,
+    ) -> Result<(), Unavailable> {
+        self.noted(self.ledger.withdraw_revert(account, id).await)
+    }
+
+    async fn withdrawal(
+        &self,
+        account: AccountId,
+        id: WithdrawalId,
+    ) -> Result<Option<Withdrawal>, Unavailable> {
+        self.noted(self.ledger.withdrawal(account, id).await)
+    }
+
+    async fn withdrawals_open(&self) -> Result<Vec<Withdrawal>, Unavailable> {
+        self.noted(self.ledger.withdrawals_open().await)
+    }
+
+    async fn account(&self, account: AccountId) -> Result<Option<Account>, Unavailable> {
+        self.noted(self.ledger.account(account).await)
+    }
+}

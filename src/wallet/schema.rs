@@ -1,0 +1,89 @@
+//! The wallet's part of the database's schema.
+//!
+//! A row never holds a secret: a proof is its keyset, counter, amount and signature, and
+//! worth nothing without the seed file. `holder` says who a proof was set aside for: a
+//! withdrawal or an exchange with the mint; without one it is in the pool. `owner` says which
+//! gateway is at an operation (`lease.rs`).
+
+/// Written for SQLite, safe to run again.
+pub const SCHEMA: &str = "
+CREATE TABLE IF NOT EXISTS wallet_seed (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    fingerprint TEXT NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS gateways (
+    id TEXT PRIMARY KEY,
+    lease_until INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS counters (
+    keyset TEXT PRIMARY KEY,
+    next INTEGER NOT NULL CHECK (next BETWEEN 0 AND 2147483647)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS redemptions (
+    seq INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    account TEXT NOT NULL,
+    mint TEXT NOT NULL,
+    unit TEXT NOT NULL,
+    keyset TEXT NOT NULL,
+    counter_start INTEGER NOT NULL CHECK (counter_start >= 0),
+    outputs TEXT NOT NULL,
+    amount INTEGER NOT NULL CHECK (amount > 0),
+    amount_msat INTEGER NOT NULL CHECK (amount_msat > 0),
+    fee_msat INTEGER NOT NULL CHECK (fee_msat >= 0),
+    ys BLOB NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('recorded', 'lapsed', 'redeemed', 'credited')),
+    owner TEXT,
+    tries INTEGER NOT NULL DEFAULT 0,
+    asked_ms INTEGER NOT NULL,
+    next_ms INTEGER NOT NULL
+) STRICT;
+CREATE INDEX IF NOT EXISTS redemptions_due ON redemptions (next_ms) WHERE state <> 'credited';
+CREATE INDEX IF NOT EXISTS redemptions_of ON redemptions (account, seq);
+CREATE TABLE IF NOT EXISTS proofs (
+    keyset TEXT NOT NULL,
+    counter INTEGER NOT NULL,
+    mint TEXT NOT NULL,
+    unit TEXT NOT NULL,
+    amount INTEGER NOT NULL CHECK (amount > 0),
+    c BLOB NOT NULL CHECK (length(c) = 33),
+    source TEXT NOT NULL,
+    holder TEXT,
+    PRIMARY KEY (keyset, counter)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS proofs_pool ON proofs (mint, unit, amount, keyset, counter)
+    WHERE holder IS NULL;
+CREATE INDEX IF NOT EXISTS proofs_pool_keyset ON proofs (keyset) WHERE holder IS NULL;
+CREATE INDEX IF NOT EXISTS proofs_held ON proofs (holder) WHERE holder IS NOT NULL;
+CREATE INDEX IF NOT EXISTS proofs_source ON proofs (source);
+CREATE TABLE IF NOT EXISTS outgoing (
+    seq INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    account TEXT NOT NULL,
+    mint TEXT NOT NULL,
+    unit TEXT NOT NULL,
+    amount INTEGER NOT NULL CHECK (amount > 0),
+    amount_msat INTEGER NOT NULL CHECK (amount_msat > 0),
+    state TEXT NOT NULL CHECK (state IN ('issuing', 'issued', 'claimed')),
+    checked_ms INTEGER NOT NULL
+) STRICT;
+CREATE INDEX IF NOT EXISTS outgoing_unclaimed ON outgoing (checked_ms) WHERE state = 'issued';
+CREATE TABLE IF NOT EXISTS exchanges (
+    id TEXT PRIMARY KEY,
+    withdrawal TEXT,
+    mint TEXT NOT NULL,
+    unit TEXT NOT NULL,
+    keyset TEXT NOT NULL,
+    counter_start INTEGER NOT NULL CHECK (counter_start >= 0),
+    outputs TEXT NOT NULL,
+    fee INTEGER NOT NULL CHECK (fee >= 0),
+    fee_msat INTEGER NOT NULL CHECK (fee_msat >= 0),
+    state TEXT NOT NULL CHECK (state IN ('recorded', 'done', 'lost')),
+    owner TEXT,
+    tries INTEGER NOT NULL DEFAULT 0,
+    next_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS exchanges_due ON exchanges (next_ms) WHERE state = 'recorded';
+CREATE UNIQUE INDEX IF NOT EXISTS exchanges_for ON exchanges (withdrawal)
+    WHERE state = 'recorded' AND withdrawal IS NOT NULL;
+";
