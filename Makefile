@@ -55,8 +55,8 @@ check: ## Format, lints, layering and dependency rules: the quick half of a revi
 
 chaos: ## Kill gateways and Redis hundreds of times under load, and count the money (minutes)
 	@tests/scripts/need $(BUILD_TOOLS) nextest redis-server postgres
-	NUTGATE_CHAOS=full cargo nextest run --locked -p nutgate --test it --no-capture \
-		chaos:: fleet::a_ledger_that_pauses
+	NUTGATE_CHAOS=full cargo nextest run --locked --profile chaos -p nutgate --test it \
+		--no-capture chaos:: fleet::a_ledger_that_pauses
 
 bench: ## Measure against a plain Pingora proxy (release build; minutes)
 	@tests/scripts/need $(BUILD_TOOLS)
