@@ -57,6 +57,10 @@ impl Book {
         self.accounts.get(id)
     }
 
+    pub fn reservation(&self, id: &ReservationId) -> Option<&Held> {
+        self.reservations.get(id)
+    }
+
     pub fn withdrawal(&self, id: &WithdrawalId) -> Option<&Withdrawal> {
         self.withdrawals.get(id)
     }

@@ -1,5 +1,5 @@
 //! The embedded backend across restarts and with many callers. That it agrees with the book
-//! step by step is `tests/sim.rs`.
+//! step by step is `tests/sim/`.
 
 use super::*;
 use crate::ids::{DepositId, ReservationId};

@@ -1,5 +1,5 @@
 //! The backend against real servers, and what it does when they fail. That it agrees with the
-//! book step by step is `tests/sim.rs`.
+//! book step by step is `tests/sim/`.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

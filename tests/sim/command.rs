@@ -1,0 +1,129 @@
+//! What a simulation can do to a ledger, as data, and what a ledger answers to it.
+
+use nutgate::clock::UnixMs;
+use nutgate::ids::{AccountId, ReservationId, WithdrawalId};
+use nutgate::ledger::{
+    Account, Admission, Denied, Deposit, Ledger, Opening, Receipt, Record, Renewal, Reservation,
+    Unavailable, Unsettled, Withdrawal, WithdrawalAsk, WithdrawalDenied,
+};
+use nutgate::money::Msat;
+
+/// One step of a simulation.
+#[derive(Clone, Debug)]
+pub(crate) enum Step {
+    Say(Command),
+    /// Executed, but the answer is lost: said again, perhaps by a process started anew.
+    SayTwice {
+        command: Command,
+        crash_between: bool,
+    },
+    SetClock(UnixMs),
+    /// Everything that is in memory is gone.
+    Crash,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Command {
+    Open(Opening),
+    Deposit(Deposit),
+    Admit(Admission),
+    Extend(Known, Msat),
+    Renew(Vec<Renewal>),
+    Settle(Known, Msat, Record),
+    Release(Known),
+    Expire,
+    WithdrawBegin(WithdrawalAsk),
+    WithdrawCommit(AccountId, WithdrawalId),
+    WithdrawRevert(AccountId, WithdrawalId),
+    Withdrawal(AccountId, WithdrawalId),
+    WithdrawalsOpen,
+    Account(AccountId),
+}
+
+/// What a process needs to remember of a reservation to end it.
+#[derive(Clone, Debug)]
+pub(crate) struct Known {
+    pub(crate) id: ReservationId,
+    pub(crate) account: AccountId,
+    pub(crate) amount: Msat,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    Account(Option<Account>),
+    Admitted(Result<Msat, Denied>),
+    /// `None`: forgotten.
+    Ended(Option<Receipt>),
+    /// Of several accounts in an order that backends may choose, so sorted.
+    Expired(Vec<Receipt>),
+    Begun(Result<Withdrawal, WithdrawalDenied>),
+    /// Sorted.
+    Withdrawals(Vec<Withdrawal>),
+    Done,
+    /// Why is each backend's own.
+    Unavailable,
+}
+
+impl Command {
+    pub(crate) async fn say<L: Ledger>(&self, ledger: &L) -> Answer {
+        self.try_say(ledger).await.unwrap_or(Answer::Unavailable)
+    }
+
+    async fn try_say<L: Ledger>(&self, ledger: &L) -> Result<Answer, Unavailable> {
+        Ok(match self.clone() {
+            Self::Open(opening) => Answer::Account(ledger.open(opening).await?),
+            Self::Deposit(deposit) => Answer::Account(Some(ledger.deposit(deposit).await?)),
+            Self::Admit(ask) => {
+                Answer::Admitted(ledger.admit(ask).await?.map(|admitted| admitted.available))
+            }
+            Self::Extend(known, amount) => {
+                Answer::Admitted(ledger.extend(&mut known.reservation(ledger), amount).await?)
+            }
+            Self::Renew(renewals) => {
+                ledger.renew(renewals).await?;
+                Answer::Done
+            }
+            Self::Settle(known, cost, record) => {
+                ended(ledger.settle(known.reservation(ledger), cost, record).await)?
+            }
+            Self::Release(known) => ended(ledger.release(known.reservation(ledger)).await)?,
+            Self::Expire => {
+                let mut receipts = ledger.expire().await?;
+                receipts.sort_by_key(|receipt| format!("{receipt:?}"));
+                Answer::Expired(receipts)
+            }
+            Self::WithdrawBegin(ask) => Answer::Begun(ledger.withdraw_begin(ask).await?),
+            Self::WithdrawCommit(account, id) => {
+                ledger.withdraw_commit(account, id).await?;
+                Answer::Done
+            }
+            Self::WithdrawRevert(account, id) => {
+                ledger.withdraw_revert(account, id).await?;
+                Answer::Done
+            }
+            Self::Withdrawal(account, id) => {
+                Answer::Withdrawals(ledger.withdrawal(account, id).await?.into_iter().collect())
+            }
+            Self::WithdrawalsOpen => {
+                let mut open = ledger.withdrawals_open().await?;
+                open.sort_by(|one, other| one.id.cmp(&other.id));
+                Answer::Withdrawals(open)
+            }
+            Self::Account(id) => Answer::Account(ledger.account(id).await?),
+        })
+    }
+}
+
+impl Known {
+    fn reservation<L: Ledger>(self, ledger: &L) -> Reservation {
+        Reservation::open(self.id, self.account, self.amount, ledger.live())
+    }
+}
+
+fn ended(receipt: Result<Receipt, Unsettled>) -> Result<Answer, Unavailable> {
+    match receipt {
+        Ok(receipt) => Ok(Answer::Ended(Some(receipt))),
+        Err(Unsettled::Forgotten) => Ok(Answer::Ended(None)),
+        Err(Unsettled::NoAnswer { why, .. }) => Err(why),
+    }
+}

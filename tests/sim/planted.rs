@@ -1,0 +1,272 @@
+//! Bugs put into the ledger on purpose. A simulation that does not see them proves nothing.
+
+/// A bug in the scripts of the Redis ledger.
+pub(crate) struct Bug {
+    /// What goes wrong, for whom.
+    pub(crate) what: &'static str,
+    pub(crate) file: &'static str,
+    /// What is found, and what stands there instead.
+    pub(crate) edits: &'static [(&'static str, &'static str)],
+}
+
+impl Bug {
+    /// The text of a script with the bug in it. A bug that no longer fits must not count.
+    pub(crate) fn plant(&self, file: &str, source: &str) -> String {
+        let mut source = source.to_owned();
+        for (find, instead) in self.edits.iter().filter(|_| file == self.file) {
+            assert!(source.contains(find), "{file} has no `{find}`, where {}", self.what);
+            source = source.replace(find, instead);
+        }
+        source
+    }
+}
+
+pub(crate) const IN_REDIS: &[Bug] = &[
+    Bug {
+        what: "opening a key again empties it",
+        file: "open.v1.lua",
+        edits: &[("if redis.call('HEXISTS', KEYS[1], 'de') == 0 then", "if true then")],
+    },
+    Bug {
+        what: "a child opens children",
+        file: "open.v1.lua",
+        edits: &[("if not parent.de or parent.pa then", "if not parent.de then")],
+    },
+    Bug {
+        what: "a repeated deposit is credited again",
+        file: "deposit.v1.lua",
+        edits: &[("if redis.call('HEXISTS', payer, ARGV[2]) == 0 then", "if true then")],
+    },
+    Bug {
+        what: "a deposit is credited and not written down",
+        file: "deposit.v1.lua",
+        edits: &[(", ARGV[2], amount)", ")")],
+    },
+    Bug {
+        what: "a child has money of its own",
+        file: "deposit.v1.lua",
+        edits: &[("parent and ARGV[1] .. parent or KEYS[1]", "KEYS[1]")],
+    },
+    Bug {
+        what: "a balance grows beyond what can be counted",
+        file: "deposit.v1.lua",
+        edits: &[("if deposited > MOST then", "if false then")],
+    },
+    Bug {
+        what: "a repeated admission reserves again",
+        file: "admit.v1.lua",
+        edits: &[("if known.ac then return", "if false then return")],
+    },
+    Bug {
+        what: "a repeated admission revives what has ended",
+        file: "admit.v1.lua",
+        edits: &[("if known.how then return {'ended'} end", "")],
+    },
+    Bug {
+        what: "more is reserved than there is",
+        file: "admit.v1.lua",
+        edits: &[("if available < 0 then", "if available < -500 then")],
+    },
+    Bug {
+        what: "an expired key goes on paying",
+        file: "admit.v1.lua",
+        edits: &[("num(key.ex) <= now", "num(key.ex) + MINUTE <= now")],
+    },
+    Bug {
+        what: "one request too many at once",
+        file: "admit.v1.lua",
+        edits: &[("num(key.ko) >= concurrent", "num(key.ko) > concurrent")],
+    },
+    Bug {
+        what: "one request too many in a minute",
+        file: "admit.v1.lua",
+        edits: &[("count >= requests", "count > requests")],
+    },
+    Bug {
+        what: "tokens of open requests do not count against the hour",
+        file: "admit.v1.lua",
+        edits: &[("used + num(key.kt) + tokens > most", "used + tokens > most")],
+    },
+    Bug {
+        what: "a reservation has no deadline",
+        file: "admit.v1.lua",
+        edits: &[("redis.call('ZADD', KEYS[3], now + tonumber(ARGV[7]), ARGV[3])", "")],
+    },
+    Bug {
+        what: "a cap starts its period again when the clock goes back",
+        file: "admit.v1.lua",
+        edits: &[("if current > num(key.kp) then", "if current ~= num(key.kp) then")],
+    },
+    Bug {
+        what: "what is reserved does not count against a cap",
+        file: "common.lua",
+        edits: &[("num(key.ks) - before + num(key.kh)", "num(key.ks) - before")],
+    },
+    Bug {
+        what: "a cap is forgotten when the clock goes back",
+        file: "common.lua",
+        edits: &[("if period(key.cr, now) > num(key.kp)", "if period(key.cr, now) ~= num(key.kp)")],
+    },
+    Bug {
+        what: "a window that began in the future never ends",
+        file: "common.lua",
+        edits: &[("start <= now and now < start", "now < start")],
+    },
+    Bug {
+        what: "what has ended is extended",
+        file: "extend.v1.lua",
+        edits: &[("if not held.ac or held.how then", "if not held.ac then")],
+    },
+    Bug {
+        what: "an extension passes the cap",
+        file: "extend.v1.lua",
+        edits: &[("if more > left then return {'capped', left} end", "")],
+    },
+    Bug {
+        what: "an extension is reserved and belongs to no reservation",
+        file: "extend.v1.lua",
+        edits: &[("redis.call('HSET', KEYS[1], 'am', num(held.am) + more)", "")],
+    },
+    Bug {
+        what: "a repeated extension is reserved again",
+        file: "extend.v1.lua",
+        edits: &[("math.max(0, tonumber(ARGV[3]) - num(held.am))", "tonumber(ARGV[3])")],
+    },
+    Bug {
+        what: "what has ended is renewed",
+        file: "renew.v1.lua",
+        edits: &[("if held.ac and not held.how then", "if held.ac then")],
+    },
+    Bug {
+        what: "a renewal does not note what has accrued",
+        file: "renew.v1.lua",
+        edits: &[("redis.call('HSET', ARGV[1] .. ARGV[i], 'cr', ARGV[i + 2])", "")],
+    },
+    Bug {
+        what: "a repeated end charges again",
+        file: "ending.lua",
+        edits: &[("if held.how then return", "if false then return")],
+    },
+    Bug {
+        what: "a cost above the reservation takes more than there is",
+        file: "ending.lua",
+        edits: &[("math.min(cost - from_reserve, num(purse.av))", "cost - from_reserve")],
+    },
+    Bug {
+        what: "a cost above the reservation is taken and not booked",
+        file: "ending.lua",
+        edits: &[("num(purse.sp) + spent", "num(purse.sp) + from_reserve")],
+    },
+    Bug {
+        what: "a shortfall is not told",
+        file: "ending.lua",
+        edits: &[("local short = cost - spent", "local short = 0")],
+    },
+    Bug {
+        what: "what was reserved and not spent is kept",
+        file: "ending.lua",
+        edits: &[("local returned = amount - from_reserve", "local returned = 0")],
+    },
+    Bug {
+        what: "an ended reservation stays in the index of deadlines",
+        file: "ending.lua",
+        edits: &[("redis.call('ZREM', due, id)", "")],
+    },
+    Bug {
+        what: "an ended request goes on counting as open",
+        file: "ending.lua",
+        edits: &[("math.max(0, num(usage.ko) - 1)", "num(usage.ko)")],
+    },
+    Bug {
+        what: "cached input counts twice",
+        file: "ending.lua",
+        edits: &[("used + num(record[4])", "used + num(record[4]) + num(record[5])")],
+    },
+    Bug {
+        what: "a reservation expires under a stream that lives",
+        file: "expire.v1.lua",
+        edits: &[("local now = clock(ARGV[2])", "local now = clock(ARGV[2]) + 5000")],
+    },
+    Bug {
+        what: "what expires is charged in full",
+        file: "expire.v1.lua",
+        edits: &[("'HGET', held, 'cr'", "'HGET', held, 'am'")],
+    },
+    Bug {
+        what: "what expires is free",
+        file: "expire.v1.lua",
+        edits: &[("num(redis.call('HGET', held, 'cr'))", "0")],
+    },
+    Bug {
+        what: "a repeated withdrawal pays twice",
+        file: "withdraw.v1.lua",
+        edits: &[("if known and string.sub(known, 1, 8) ~= 'reverted' then", "if false then")],
+    },
+    Bug {
+        what: "more is withdrawn than there is",
+        file: "withdraw.v1.lua",
+        edits: &[("if amount > available then return {'insufficient', available} end", "")],
+    },
+    Bug {
+        what: "everything leaves under an open request",
+        file: "withdraw.v1.lua",
+        edits: &[("if num(held.op) > 0 then return {'busy', num(held.op)} end", "")],
+    },
+    Bug {
+        what: "a large withdrawal is written down in short",
+        file: "withdraw.v1.lua",
+        edits: &[("'begun %.0f %s %s'", "'begun %.12g %s %s'")],
+    },
+    Bug {
+        what: "a committed withdrawal is put back too",
+        file: "undraw.v1.lua",
+        edits: &[
+            ("string.sub(row, 1, 6) ~= 'begun '", "string.sub(row, 1, 8) == 'reverted'"),
+            ("'^begun (%d+)'", "' (%d+)'"),
+        ],
+    },
+    Bug {
+        what: "a reverted withdrawal is not put back",
+        file: "undraw.v1.lua",
+        edits: &[("'av', num(held.av) + amount", "'av', num(held.av)")],
+    },
+    Bug {
+        what: "an ended withdrawal is resumed for ever",
+        file: "undraw.v1.lua",
+        edits: &[("redis.call('ZREM', KEYS[3], ARGV[2] .. ' ' .. ARGV[1])", "")],
+    },
+];
+
+/// Bugs in what the embedded ledger writes: what, and the trigger that undoes a write. The ledger
+/// goes on from memory until it crashes.
+pub(crate) const IN_EMBEDDED: &[(&str, &str)] = &[
+    (
+        "a deposit is credited and not written down",
+        "AFTER INSERT ON deposits BEGIN DELETE FROM deposits WHERE id = NEW.id; END",
+    ),
+    (
+        "an end is not written down",
+        "AFTER UPDATE ON reservations WHEN NEW.how IS NOT NULL
+         BEGIN UPDATE reservations SET how = NULL WHERE id = NEW.id; END",
+    ),
+    (
+        "a receipt names less than was spent",
+        "AFTER UPDATE ON reservations WHEN NEW.spent > 0
+         BEGIN UPDATE reservations SET spent = spent - 1 WHERE id = NEW.id; END",
+    ),
+    (
+        "what has accrued is not written down",
+        "AFTER UPDATE ON reservations WHEN NEW.accrued > 0
+         BEGIN UPDATE reservations SET accrued = 0 WHERE id = NEW.id; END",
+    ),
+    (
+        "a withdrawal is not ended on disk",
+        "AFTER UPDATE ON withdrawals WHEN NEW.state = 'committed'
+         BEGIN UPDATE withdrawals SET state = 'begun' WHERE id = NEW.id; END",
+    ),
+    (
+        "a window is forgotten with the process",
+        "AFTER INSERT ON accounts WHEN NEW.requests_count > 0
+         BEGIN UPDATE accounts SET requests_count = 0 WHERE id = NEW.id; END",
+    ),
+];
