@@ -9,8 +9,8 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::support::{
-    Answer, Fleet, Key, Misbehaviour, PRICE, Pay, Setting, Value, World, chat, is_full_chaos, json,
-    model_of, streamed, with, within,
+    Answer, Fleet, Key, LOOK_AGAIN, Misbehaviour, PRICE, Pay, Setting, Value, World, chat,
+    is_full_chaos, json, model_of, streamed, with, within,
 };
 
 /// Four gateways, one account with money for exactly a thousand requests, four thousand asked.
@@ -168,6 +168,42 @@ async fn what_a_dead_gateway_had_reserved_comes_back_at_its_deadline() {
     assert!(balance.spent <= PRICE.cost(PROMPT_TOKENS, 20));
     drop(dead);
     world.check_balanced().await;
+}
+
+/// The ledger is away when a stream ends, and the gateway dies before it is back: what was
+/// delivered is charged all the same, once.
+#[tokio::test]
+async fn an_end_that_the_ledger_did_not_hear_is_told_again_by_the_next_process() {
+    let mut world = fleet_of(2, json!({}), Vec::new()).await;
+    let key = world.key(1_000).await;
+    let asked = world.chat_later(&key, &streamed(&model_of(Misbehaviour::Slow)));
+    within("it is forwarded", world.upstream.await_request(1)).await;
+    world.redis_mut().kill().await.unwrap();
+    world.upstream.open_gate();
+    let answer = asked.answer().await.expect(200);
+    assert!(answer.events().is_done(), "the client does not wait for the ledger");
+    let kept = async {
+        while spool_entries(&world).await != 1 {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    };
+    within("the end is kept", kept).await;
+    world.gateway.kill().await;
+    world.redis_mut().restart().await.unwrap();
+    world.gateway.restart().await;
+    let cost = PRICE.cost(PROMPT_TOKENS, answer.events().deliveries());
+    let balance = world.settled(&key).await;
+    assert_eq!((balance.spent, balance.available), (cost, 1_000_000 - cost));
+    assert_eq!(spool_entries(&world).await, 0);
+    world.check_balanced().await;
+}
+
+/// What the first gateway's monitoring reads.
+async fn spool_entries(world: &World) -> u64 {
+    let url = format!("http://{}/metrics", world.gateway.admin_address());
+    let metrics = world.client.get(url).send().await.unwrap().text().await.unwrap();
+    let line = metrics.lines().find_map(|line| line.strip_prefix("nutgate_spool_entries "));
+    line.unwrap().parse().unwrap()
 }
 
 /// What a client does at one gateway it can go on with at any other.
