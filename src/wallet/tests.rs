@@ -11,14 +11,11 @@ use nutgate_sandbox::{Faucet, Mint, MintOptions, TokenFormat};
 use super::*;
 use crate::ids::AccountId;
 use crate::store::Store;
+use crate::store::place::{Over, Place, over_both};
 
 /// The same proofs written the other way.
 pub(crate) fn as_v3(text: &str) -> String {
     Token::from_str(text).unwrap().to_v3_string()
-}
-
-fn sqlite(dir: &Path) -> Db {
-    Store::open(&dir.join("wallet.db"), "").unwrap().into()
 }
 
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -27,23 +24,37 @@ struct Bench {
     _mint: Mint,
     faucet: Faucet,
     dir: tempfile::TempDir,
+    place: Place,
     wallet: Wallet,
 }
 
-async fn bench(units: &[&str]) -> Bench {
+async fn bench(over: Over, units: &[&str]) -> Bench {
     let mint = Mint::start(MintOptions::default()).await.unwrap();
     let faucet = Faucet::new(&mint.url()).unwrap();
     let dir = tempfile::tempdir().unwrap();
-    let db = sqlite(dir.path());
+    let place = Place::fresh(over).await;
+    let db = place.open(&Store::open(&dir.path().join("wallet.db"), "").unwrap());
     let units = units.iter().map(|unit| (*unit).to_owned()).collect();
     let mints = [config::Mint { url: mint.url(), units }];
     let wallet = Wallet::open(db, &dir.path().join("seed"), &mints, TIMEOUT).await.unwrap();
-    Bench { _mint: mint, faucet, dir, wallet }
+    Bench { _mint: mint, faucet, dir, place, wallet }
 }
 
 impl Bench {
     async fn redeem(&self, text: &str) -> Result<Redemption, RedeemRefused> {
         self.wallet.redeem(text, AccountId::stored("somebody"), Msat::ZERO, &|| {}).await
+    }
+
+    /// Every file but the seed, or every table's rows as text.
+    async fn everything_kept(&self) -> Vec<(String, Vec<u8>)> {
+        if let Place::Postgres { server, url } = &self.place {
+            let sql = "SELECT query_to_xml('SELECT * FROM ' || tablename, true, true, '')
+                       FROM pg_tables WHERE schemaname = 'public'";
+            return vec![(url.clone(), server.sql(url, sql).await.unwrap().into_bytes())];
+        }
+        let files = std::fs::read_dir(self.dir.path()).unwrap().map(|file| file.unwrap().path());
+        let kept = files.filter(|path| path.file_name().is_some_and(|name| name != "seed"));
+        kept.map(|path| (path.display().to_string(), std::fs::read(&path).unwrap())).collect()
     }
 
     async fn token(&self, amount: u64) -> TokenV4 {
@@ -52,9 +63,8 @@ impl Bench {
     }
 }
 
-#[tokio::test]
-async fn a_mint_that_configuration_does_not_name_is_never_connected_to() {
-    let bench = bench(&["sat"]).await;
+async fn a_mint_that_configuration_does_not_name_is_never_connected_to(over: Over) {
+    let bench = bench(over, &["sat"]).await;
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let mut token = bench.token(4).await;
@@ -67,9 +77,8 @@ async fn a_mint_that_configuration_does_not_name_is_never_connected_to() {
     assert_eq!(accepted.kind(), std::io::ErrorKind::WouldBlock);
 }
 
-#[tokio::test]
-async fn tokens_that_cannot_be_ours_are_refused_before_the_mint_is_asked() {
-    let bench = bench(&["msat"]).await;
+async fn tokens_that_cannot_be_ours_are_refused_before_the_mint_is_asked(over: Over) {
+    let bench = bench(over, &["msat"]).await;
     let token = bench.token(5).await;
     assert_eq!(bench.redeem(&token.to_string()).await, Err(RedeemRefused::UnitNotAccepted));
 
@@ -101,9 +110,8 @@ async fn tokens_that_cannot_be_ours_are_refused_before_the_mint_is_asked() {
     assert!(invalid(bench.redeem(&locked.to_string()).await));
 }
 
-#[tokio::test]
-async fn a_v3_token_without_a_unit_counts_in_sats() {
-    let bench = bench(&["sat"]).await;
+async fn a_v3_token_without_a_unit_counts_in_sats(over: Over) {
+    let bench = bench(over, &["sat"]).await;
     let text = bench.faucet.cashu(6, CurrencyUnit::Sat, TokenFormat::A).await.unwrap();
     let mut token = TokenV3::from_str(&text).unwrap();
     token.unit = None;
@@ -111,18 +119,16 @@ async fn a_v3_token_without_a_unit_counts_in_sats() {
     assert_eq!(redeemed.amount.get(), 6_000);
 }
 
-#[tokio::test]
-async fn a_forged_proof_takes_nothing_and_says_why() {
-    let bench = bench(&["sat"]).await;
+async fn a_forged_proof_takes_nothing_and_says_why(over: Over) {
+    let bench = bench(over, &["sat"]).await;
     let (mut forged, other) = (bench.token(4).await, bench.token(4).await);
     forged.token[0].proofs[0].c = other.token[0].proofs[0].c;
     assert!(matches!(bench.redeem(&forged.to_string()).await, Err(RedeemRefused::Failed(_))));
     assert_eq!(bench.wallet.holdings().await.unwrap(), []);
 }
 
-#[tokio::test]
-async fn no_secret_is_written_but_the_seed() {
-    let bench = bench(&["sat"]).await;
+async fn no_secret_is_written_but_the_seed(over: Over) {
+    let bench = bench(over, &["sat"]).await;
     let text = bench.token(1000).await.to_string();
     let redeemed = bench.redeem(&text).await.unwrap();
     bench.wallet.credited(&redeemed.id).await.unwrap();
@@ -144,19 +150,26 @@ async fn no_secret_is_written_but_the_seed() {
         needles.push(secret.clone().into_bytes());
         needles.extend(hex::decode(secret));
     }
-    let mut files = 0;
-    for file in std::fs::read_dir(bench.dir.path()).unwrap() {
-        let path = file.unwrap().path();
-        if path.file_name().is_some_and(|name| name == "seed") {
-            continue;
-        }
-        let bytes = std::fs::read(&path).unwrap();
-        files += 1;
+    // As PostgreSQL writes bytes.
+    needles.extend(needles.clone().into_iter().map(|needle| hex::encode(needle).into_bytes()));
+    let kept = bench.everything_kept().await;
+    assert!(kept.iter().any(|(_, bytes)| holds(bytes, redeemed.id.as_str().as_bytes())));
+    for (place, bytes) in kept {
         for needle in &needles {
-            let found = bytes.windows(needle.len()).any(|window| window == needle);
-            assert!(!found, "a secret is in {}", path.display());
+            assert!(!holds(&bytes, needle), "a secret is in {place}");
         }
     }
-    assert!(files > 0);
     assert!(!format!("{issued:?} {:?}", bench.wallet).contains("cashuB"));
+}
+
+fn holds(bytes: &[u8], needle: &[u8]) -> bool {
+    bytes.windows(needle.len()).any(|window| window == needle)
+}
+
+over_both! {
+    a_mint_that_configuration_does_not_name_is_never_connected_to
+    tokens_that_cannot_be_ours_are_refused_before_the_mint_is_asked
+    a_v3_token_without_a_unit_counts_in_sats
+    a_forged_proof_takes_nothing_and_says_why
+    no_secret_is_written_but_the_seed
 }

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use postgres::config::{SslMode, TargetSessionAttrs};
 use postgres::{Client, Config, NoTls};
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::CertificateDer;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::store::StoreError;
@@ -24,8 +26,17 @@ pub fn check(address: &str) -> Result<(), String> {
 impl Address {
     pub(super) fn parse(address: &str) -> Result<Self, StoreError> {
         let (config, secure) = parse(address).map_err(StoreError)?;
-        let tls = if secure { Some(tls()?) } else { None };
+        // What the system trusts, or what `SSL_CERT_FILE` names.
+        let system = || trusting(rustls_native_certs::load_native_certs().certs);
+        let tls = secure.then(system).transpose()?;
         Ok(Self { config, tls })
+    }
+
+    /// The same, where only these authorities are trusted.
+    #[cfg(test)]
+    pub(super) fn trusting(mut self, authorities: Vec<CertificateDer<'_>>) -> Self {
+        self.tls = Some(trusting(authorities).unwrap());
+        self
     }
 
     pub(super) fn connect(&self) -> Result<Client, postgres::Error> {
@@ -65,13 +76,13 @@ fn parse(address: &str) -> Result<(Config, bool), String> {
     Ok((config, secure))
 }
 
-/// Trusts what the system trusts, or what `SSL_CERT_FILE` names.
-fn tls() -> Result<MakeRustlsConnect, StoreError> {
+/// TLS that takes certificates of these authorities only.
+fn trusting(authorities: Vec<CertificateDer<'_>>) -> Result<MakeRustlsConnect, StoreError> {
     let failed = |error: rustls::Error| StoreError(format!("TLS: {error}"));
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(authorities);
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
+    let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(failed)?
         .with_root_certificates(roots)

@@ -5,7 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nutgate_sandbox::{Postgres as Server, PostgresOptions};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls_pki_types::CertificateDer;
 use tokio::task::JoinSet;
+
+use super::{Address, Session};
 
 use crate::store::{Db, Durability, StoreError, Tx, values};
 
@@ -111,4 +115,50 @@ async fn an_address_where_nobody_is_answers_an_error_in_bounded_time() {
     server.restart().await.unwrap();
     assert_eq!(counted(&db).await, 0);
     insert(&db, 1).await.unwrap();
+}
+
+/// The server speaks TLS from here on, with a certificate of this authority for `localhost`.
+async fn certify(server: &Server, authority: &Issuer<'_, KeyPair>) {
+    let key = KeyPair::generate().unwrap();
+    let names = CertificateParams::new(["localhost".to_owned()]).unwrap();
+    let certificate = names.signed_by(&key, authority).unwrap();
+    for (file, pem) in [("server.crt", certificate.pem()), ("server.key", key.serialize_pem())] {
+        let write = format!("cat > {file} <<END\n{pem}END\nchmod 600 {file}");
+        let sql = format!("COPY (SELECT 1 WHERE false) TO PROGRAM '{write}'");
+        server.sql(&server.url(), &sql).await.unwrap();
+    }
+    for sql in ["ALTER SYSTEM SET ssl = on", "SELECT pg_reload_conf()"] {
+        server.sql(&server.url(), sql).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_whose_certificate_is_not_its_own_is_not_spoken_to() {
+    let server = Server::start(PostgresOptions { fsync: false }).await.unwrap();
+    let authority_of = || {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new([]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let certificate = params.self_signed(&key).unwrap().der().clone();
+        (certificate, Issuer::new(params, key))
+    };
+    let ((ours, issuer), (another, _)) = (authority_of(), authority_of());
+    certify(&server, &issuer).await;
+    let url = |host: &str, mode: &str| {
+        format!("{}?sslmode={mode}", server.url().replace("127.0.0.1", host))
+    };
+    let connects = async |url: String, authority: &CertificateDer<'static>| {
+        let address = Address::parse(&url).unwrap().trusting(vec![authority.clone()]);
+        let connected = tokio::task::spawn_blocking(move || Session::connect(&address).is_ok());
+        connected.await.unwrap()
+    };
+    let mut ask = tokio::time::interval(Duration::from_millis(10));
+    while !connects(url("localhost", "verify-full"), &ours).await {
+        // It has not read its files again yet.
+        ask.tick().await;
+    }
+    assert!(connects(url("localhost", "require"), &ours).await);
+    assert!(!connects(url("localhost", "verify-full"), &another).await, "of a stranger");
+    assert!(!connects(url("localhost", "require"), &another).await, "and that is checked always");
+    assert!(!connects(url("127.0.0.1", "verify-full"), &ours).await, "for another name");
 }

@@ -109,7 +109,7 @@ impl Drop for Subject {
 }
 
 async fn fund(dir: &Path) -> Result<(), String> {
-    let database = dir.join(nutgate::serve::DATABASE);
+    let database = dir.join("nutgate.db");
     let store = Store::open(&database, embedded::SCHEMA).map_err(|error| error.to_string())?;
     let deposit = Deposit {
         id: DepositId::stored("bench"),
