@@ -140,7 +140,17 @@ pub(crate) const IN_REDIS: &[Bug] = &[
     Bug {
         what: "a renewal does not note what has accrued",
         file: "renew.v1.lua",
-        edits: &[("redis.call('HSET', ARGV[1] .. ARGV[i], 'cr', ARGV[i + 2])", "")],
+        edits: &[("redis.call('HSET', key, 'cr', accrued)", "")],
+    },
+    Bug {
+        what: "what was given up stays reserved",
+        file: "renew.v1.lua",
+        edits: &[("if lifetime == 0 then", "if false then")],
+    },
+    Bug {
+        what: "what was given up is free",
+        file: "renew.v1.lua",
+        edits: &[("tonumber(accrued), FLOOR", "0, FLOOR")],
     },
     Bug {
         what: "a repeated end charges again",

@@ -2,9 +2,11 @@
 //! after every step.
 
 use nutgate::clock::Clock;
+use nutgate::ledger::Renewal;
+use nutgate::money::Msat;
 
 use crate::auditor::Auditor;
-use crate::command::{Command, Step};
+use crate::command::{Command, Known, Step};
 use crate::oracle::Oracle;
 use crate::story::Story;
 use crate::subject::Subject;
@@ -76,6 +78,15 @@ impl<S: Subject> Table<'_, S> {
     }
 
     async fn say(&mut self, command: &Command) -> Result<(), String> {
+        self.exchange(command).await?;
+        for Renewal { reservation: id, account, .. } in self.auditor.given_up_by(command) {
+            // It has ended, so this asks for its receipt.
+            self.exchange(&Command::Release(Known { id, account, amount: Msat::ZERO })).await?;
+        }
+        Ok(())
+    }
+
+    async fn exchange(&mut self, command: &Command) -> Result<(), String> {
         let expected = command.say(&self.oracle).await;
         let answer = command.say(self.subject.ledger()).await;
         if answer != expected {

@@ -364,13 +364,13 @@ const THROWS: [(u64, Throw); 14] = [
     (60, Teller::renew),
     (170, Teller::settle),
     (60, Teller::release),
-    (8, Teller::expire),
+    (5, Teller::expire),
     (70, Teller::withdraw_begin),
     (30, Teller::withdraw_commit),
     (30, Teller::withdraw_revert),
     (10, Teller::look_at_withdrawal),
     (1, Teller::look_at_withdrawals),
-    (71, Teller::look_at_account),
+    (74, Teller::look_at_account),
 ];
 
 const HOUR_MS: u64 = 3_600_000;
