@@ -63,6 +63,11 @@ impl<L: Ledger> Till<L> {
         into: AccountId,
         at_least: Msat,
     ) {
+        // Nothing is taken while it could not be credited.
+        if let Err(why) = self.ledger().account(into.clone()).await {
+            log::warn!("no redemption: {why}");
+            return flight.land(Some(Err(RedeemRefused::LedgerUnavailable)));
+        }
         let asked = || flight.asked();
         let outcome = match self.wallet().redeem(text.reveal(), into, at_least, &asked).await {
             Ok(redemption) => self.credit(redemption).await,

@@ -108,8 +108,8 @@ pub enum RedeemRefused {
     /// client's. Repeating the request, or the claim endpoint, finds out.
     #[error("the outcome of the redemption is not known yet")]
     Unknown,
-    /// Redeemed, and not credited yet (recovery will); or nothing could be written down, and
-    /// the mint was not asked.
+    /// Redeemed, and not credited yet (recovery will); or nothing could be written down or
+    /// credited, and the mint was not asked.
     #[error("the ledger cannot be reached")]
     LedgerUnavailable,
 }

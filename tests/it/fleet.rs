@@ -198,6 +198,41 @@ async fn an_end_that_the_ledger_did_not_hear_is_told_again_by_the_next_process()
     world.check_balanced().await;
 }
 
+/// Slices of a stream's reservation are asked for from Redis as from any ledger.
+#[tokio::test]
+async fn a_stream_whose_money_ends_is_cut_cleanly_over_redis_too() {
+    let config = json!({"reservation": {"slice_output_tokens": 10}});
+    let world = fleet_of(2, config, Vec::new()).await;
+    let body = with(streamed(&model_of(Misbehaviour::Long)), json!({"max_tokens": 256}));
+    let key = world.key(12).await;
+    let events = world.chat_at(1, &key, &body).await.expect(200).events();
+    assert!(events.is_done(), "{events:?}");
+    let json = events.json();
+    let [.., last, error] = &json[..] else { panic!("{events:?}") };
+    assert_eq!(last["choices"][0]["finish_reason"], "length");
+    assert_eq!(error["error"]["type"], "insufficient_balance");
+    let balance = world.settled(&key).await;
+    assert!(events.deliveries() > 10, "more than the first slice: {}", events.deliveries());
+    assert_eq!(balance.available + balance.spent, 12_000);
+    world.check_balanced().await;
+}
+
+/// A token shown while the ledger is away is not taken: it could not be credited.
+#[tokio::test]
+async fn nothing_is_redeemed_while_the_ledger_is_away() {
+    let mut world = fleet_of(1, json!({}), Vec::new()).await;
+    let ecash = world.sats(10).await;
+    world.redis_mut().kill().await.unwrap();
+    let asked = json!({"initial_balance_token": ecash});
+    let refused = world.post("/v1/balance/create", Pay::Nothing, &asked).await;
+    refused.expect_error(503, "service_unavailable", "ledger_unavailable");
+    assert!(!world.is_spent(&ecash).await);
+    world.redis_mut().restart().await.unwrap();
+    let key = world.key_of(&ecash).await;
+    assert_eq!(world.info(&key).await.available, 10_000);
+    world.check_balanced().await;
+}
+
 /// What the first gateway's monitoring reads.
 async fn spool_entries(world: &World) -> u64 {
     let url = format!("http://{}/metrics", world.gateway.admin_address());

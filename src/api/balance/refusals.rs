@@ -60,7 +60,8 @@ pub fn redeem_refusal(refused: &RedeemRefused) -> Refusal {
         RedeemRefused::LedgerUnavailable => Refusal::new(
             Kind::ServiceUnavailable,
             "ledger_unavailable",
-            "this Cashu token was redeemed and will be credited; ask again with the same token",
+            "the ledger cannot be reached; what of this Cashu token was redeemed will be credited: \
+             ask again with the same token",
         )
         .retry_after_s(1),
     }

@@ -474,4 +474,6 @@ const ACCOUNT_FIELDS: [&str; 26] = [
 ];
 
 #[cfg(test)]
+mod fake;
+#[cfg(test)]
 mod tests;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use nutgate_sandbox::{Redis as Server, RedisCluster, RedisOptions, RedisSentinel};
 
+use super::fake::Fake;
 use super::*;
 use crate::clock::{Stopwatch, UnixMs};
 use crate::ids::DepositId;
@@ -240,6 +241,41 @@ async fn a_server_that_became_a_replica_is_left_for_one_that_is_not() {
     server.cli(&["REPLICAOF", "NO", "ONE"]).await.unwrap();
     deposit.await.unwrap();
     assert_eq!(parts(&ledger, &account(1)).await, [5, 0, 0, 0]);
+}
+
+#[tokio::test]
+async fn a_server_that_loads_its_data_is_asked_again_until_it_has() {
+    let server = Fake::start(|command, before| match command {
+        "HMGET" if before < 3 => "-LOADING Redis is loading the dataset in memory\r\n",
+        "HMGET" => "*0\r\n",
+        _ => "+OK\r\n",
+    })
+    .await;
+    let ledger = Redis::open(server.url(), PATIENCE).unwrap();
+    assert_eq!(ledger.account(account(0)).await.unwrap(), None);
+    assert_eq!(server.count("HMGET"), 4);
+}
+
+/// The server says which of its disks have it: its own, and how many replicas'.
+#[tokio::test]
+async fn a_deposit_is_acknowledged_when_the_server_says_that_it_is_on_its_disk() {
+    const ACCOUNT: &str = "*26\r\n:5\r\n:5\r\n:0\r\n:0\r\n:0\r\n:0\r\n:0\r\n:0\r\n:0\r\n$-1\r\n\
+        $-1\r\n$-1\r\n$-1\r\n$-1\r\n$-1\r\n$-1\r\n:0\r\n:0\r\n:0\r\n:0\r\n:0\r\n:0\r\n:0\r\n:0\r\n\
+        :0\r\n:0\r\n";
+    let answers = |command: &str, before| match (command, before) {
+        ("EVALSHA", _) => ACCOUNT,
+        ("WAITAOF", 0) => "*2\r\n:1\r\n:0\r\n",
+        ("WAITAOF", _) => "*2\r\n:0\r\n:0\r\n",
+        _ => "+OK\r\n",
+    };
+    let server = Fake::start(answers).await;
+    let ledger = Redis::open(server.url(), PATIENCE).unwrap();
+    let deposit =
+        |id: &str| Deposit { id: DepositId::stored(id), account: account(0), amount: msat(5) };
+    assert_eq!(ledger.deposit(deposit("on disk")).await.unwrap().available, msat(5));
+    assert_eq!(server.count("WAITAOF"), 1);
+    assert!(ledger.deposit(deposit("in memory")).await.is_err());
+    assert_eq!(server.count("WAITAOF"), 2);
 }
 
 #[tokio::test]
