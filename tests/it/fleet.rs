@@ -16,7 +16,7 @@ use crate::support::{
 /// Four gateways, one account with money for exactly a thousand requests, four thousand asked.
 #[tokio::test]
 async fn of_4000_requests_a_balance_for_1000_serves_1000() {
-    let world = Arc::new(fleet_of(4, json!({}), vec![flat_model()]).await);
+    let world = Arc::new(fleet_of(4, patient(json!({})), vec![flat_model()]).await);
     let key = world.key(1_000).await;
     let asked = storm(&world, &key, &chat("flat"), 4_000, 64).await;
     assert_eq!(asked.served, 1_000);
@@ -30,7 +30,7 @@ async fn of_4000_requests_a_balance_for_1000_serves_1000() {
 #[tokio::test]
 async fn a_limit_of_requests_per_minute_is_exact_across_four_gateways() {
     let limits = json!({"rate_limits": {"requests_per_minute": 1_000}});
-    let world = Arc::new(fleet_of(4, limits, vec![flat_model()]).await);
+    let world = Arc::new(fleet_of(4, patient(limits), vec![flat_model()]).await);
     let key = world.key(2_000).await;
     let since = Stopwatch::start();
     let asked = storm(&world, &key, &chat("flat"), 1_500, 64).await;
@@ -42,7 +42,7 @@ async fn a_limit_of_requests_per_minute_is_exact_across_four_gateways() {
 #[tokio::test]
 async fn a_limit_of_concurrent_requests_is_exact_across_four_gateways() {
     let limits = json!({"rate_limits": {"concurrent": 10}});
-    let world = Arc::new(fleet_of(4, limits, Vec::new()).await);
+    let world = Arc::new(fleet_of(4, patient(limits), Vec::new()).await);
     let key = world.key(1_000).await;
     let slow = chat(&model_of(Misbehaviour::Slow));
     let mut asked = JoinSet::new();
@@ -271,6 +271,11 @@ async fn any_gateway_tops_up_refunds_and_claims_what_another_began() {
 async fn fleet_of(gateways: usize, config: Value, more_models: Vec<Value>) -> World {
     let fleet = Some(Fleet::of(gateways));
     World::with(Setting { fleet, config, more_models, ..Setting::gated() }).await
+}
+
+/// Where requests are counted, none may be refused because the machine is busy.
+fn patient(config: Value) -> Value {
+    with(config, json!({"fleet": {"ledger_timeout": "10s"}}))
 }
 
 /// A model that costs one sat per request, whatever is said.
