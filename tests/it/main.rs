@@ -11,6 +11,7 @@ mod concurrency;
 mod crash;
 mod endings;
 mod fleet;
+mod fleet_audit;
 mod framing;
 mod limits;
 mod metering;

@@ -26,7 +26,9 @@ impl Fleet {
 
 pub(crate) struct Servers {
     pub(crate) redis: Redis,
-    _postgres: Postgres,
+    pub(crate) postgres: Postgres,
+    /// The wallet's database.
+    pub(crate) database: String,
     _seed: TempDir,
 }
 
@@ -38,11 +40,9 @@ impl Servers {
         let postgres = Postgres::start(PostgresOptions::default()).await.unwrap();
         let seed = tempfile::tempdir().unwrap();
         config["seed_file"] = json!(seed.path().join("seed"));
-        config["fleet"] = json!({
-            "redis": redis.url(),
-            "postgres": postgres.database().await.unwrap(),
-        });
-        Self { redis, _postgres: postgres, _seed: seed }
+        let database = postgres.database().await.unwrap();
+        config["fleet"] = json!({"redis": redis.url(), "postgres": database});
+        Self { redis, postgres, database, _seed: seed }
     }
 }
 
