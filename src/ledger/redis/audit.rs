@@ -148,33 +148,30 @@ impl Books {
 
     /// The ledger against the wallet.
     fn close(mut self, before: &Before, after: &After) -> Report {
-        let unpaid = self.deposits.iter().filter(|(id, (account, amount))| {
+        let mut findings = Vec::new();
+        for (id, (account, amount)) in &self.deposits {
             let came = after.came.get(id);
-            came.is_none_or(|came| (&came.account, came.amount) != (account, *amount))
-        });
-        let uncredited = before.credited.iter().filter(|id| !self.deposits.contains_key(id));
-        let unissued = self.withdrawals.iter().filter(|(id, (account, amount, state))| {
-            match (after.out.get(id), state) {
+            if came.is_none_or(|came| (&came.account, came.amount) != (account, *amount)) {
+                findings.push(format!("deposit {id}: no redemption of {amount} brought it"));
+            }
+        }
+        for id in before.credited.iter().filter(|id| !self.deposits.contains_key(id)) {
+            findings.push(format!("redemption {id}: credited, and there is no such deposit"));
+        }
+        for (id, (account, amount, state)) in &self.withdrawals {
+            let wrong = match (after.out.get(id), state) {
                 (None, state) => *state == WithdrawalState::Committed,
                 (Some(_), WithdrawalState::Reverted) => true,
                 (Some(went), _) => (&went.account, went.amount) != (account, *amount),
-            }
-        });
-        let unbooked = before.out.keys().filter(|id| !self.withdrawals.contains_key(id));
-        let counts = [
-            (
-                unpaid.count(),
-                "deposits without the redemption that brought them, or of another amount",
-            ),
-            (uncredited.count(), "credited redemptions without a deposit"),
-            (unissued.count(), "withdrawals without their ecash, or of another amount"),
-            (unbooked.count(), "tokens given out that no withdrawal paid for"),
-        ];
-        for (count, what) in counts {
-            if count > 0 {
-                self.find(format!("{count} {what}"));
+            };
+            if wrong {
+                findings.push(format!("withdrawal {id}: its ecash is not {amount}"));
             }
         }
+        for id in before.out.keys().filter(|id| !self.withdrawals.contains_key(id)) {
+            findings.push(format!("ecash {id}: given out, and no withdrawal paid for it"));
+        }
+        findings.into_iter().for_each(|finding| self.find(finding));
         if !after.sums.is_consistent() {
             self.find(format!("the wallet's rows contradict each other: {:?}", after.sums));
         }

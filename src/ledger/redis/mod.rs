@@ -253,7 +253,10 @@ impl Ledger for Redis {
         for renewal in renewals {
             shards.entry(Shard::of(&renewal.account).tag).or_default().push(renewal);
         }
-        let calls = shards.into_iter().map(async |(tag, renewals)| {
+        let parts = shards.iter().flat_map(|(tag, renewals)| {
+            renewals.chunks(AT_ONCE_MAX).map(|some| (tag.clone(), some))
+        });
+        let calls = parts.map(async |(tag, renewals)| {
             let shard = Shard { tag };
             let call = Call::new(&self.0.scripts.renew, [shard.due()])
                 .arg(shard.accounts())
@@ -290,7 +293,7 @@ impl Ledger for Redis {
                 .arg(self.now())
                 .arg(shard.reservations())
                 .arg(RECEIPTS_KEPT.as_millis())
-                .arg(EXPIRED_AT_ONCE_MAX);
+                .arg(AT_ONCE_MAX);
             let mut parts = Parts::of(self.0.background.run(&call).await?)?;
             let mut ended = Vec::new();
             while !parts.is_empty() {
@@ -464,8 +467,8 @@ pub const RECEIPTS_KEPT: Duration = Duration::from_secs(24 * 3_600);
 /// A busy server is no reason to leave a round through the shards half done.
 const BACKGROUND_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Reservations of one shard ended by one call, so that it never holds the server for long.
-const EXPIRED_AT_ONCE_MAX: usize = 100;
+/// Reservations of one shard renewed or ended by one call: it never holds the server for long.
+const AT_ONCE_MAX: usize = 100;
 
 /// The fields that `account` in `common.lua` reads, in its order.
 const ACCOUNT_FIELDS: [&str; 26] = [

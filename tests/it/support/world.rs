@@ -175,7 +175,11 @@ impl World {
     }
 
     pub(crate) async fn info(&self, pay: impl Into<Pay<'_>>) -> Balance {
-        let info = self.fetch("/v1/balance/info", pay.into()).await.expect(200).json();
+        Self::balance_in(&self.fetch("/v1/balance/info", pay.into()).await.expect(200))
+    }
+
+    fn balance_in(answer: &Answer) -> Balance {
+        let info = answer.json();
         let amount = |name: &str| info[name].as_u64().unwrap();
         Balance {
             available: amount("balance"),
@@ -185,14 +189,17 @@ impl World {
         }
     }
 
-    /// The balance once nothing is reserved any more.
+    /// The balance once nothing is reserved any more, and the ledger has the time to say so.
     pub(crate) async fn settled(&self, pay: impl Into<Pay<'_>>) -> Balance {
         let pay = pay.into();
         let settled = async {
             loop {
-                let balance = self.info(pay).await;
-                if balance.reserved == 0 {
-                    return balance;
+                let answer = self.fetch("/v1/balance/info", pay).await;
+                if answer.status != 503 {
+                    let balance = Self::balance_in(&answer.expect(200));
+                    if balance.reserved == 0 {
+                        return balance;
+                    }
                 }
                 tokio::time::sleep(LOOK_AGAIN).await;
             }
