@@ -94,23 +94,8 @@ pub fn audit_rows(tx: &mut Tx<'_>) -> Result<Audit, StoreError> {
     })
 }
 
-/// All that ever came in. It only grows; read after the ledger (see [`went_out`]).
-pub fn came_in(tx: &mut Tx<'_>) -> Result<Msat, StoreError> {
-    sum(tx, "amount_msat", "redemptions WHERE state IN ('redeemed', 'credited')")
-}
-
-/// All that ever left. It only grows.
-///
-/// Where the ledger is on another server there is no snapshot of both. Value is the wallet's
-/// before it is the ledger's, and leaves the ledger before the wallet. So what left is read
-/// first, then the ledger, then what came in: under traffic too,
-/// `went_out ≤ the ledger's withdrawals` and `the ledger's deposits ≤ came_in`.
-pub fn went_out(tx: &mut Tx<'_>) -> Result<Msat, StoreError> {
-    sum(tx, "amount_msat", "outgoing WHERE state <> 'issuing'")
-}
-
 /// Redemptions whose value is the wallet's, in the order of their ids, the next page after
-/// `last`: to be held against the ledger's deposits. An empty page is the end.
+/// `last`: to be held against the ledger's deposits. An empty page is the end. They only grow.
 pub fn came_in_after(tx: &mut Tx<'_>, last: Option<&DepositId>) -> Result<Vec<CameIn>, StoreError> {
     let sql = "SELECT id, account, amount_msat, state FROM redemptions
                WHERE id > ?1 AND state IN ('redeemed', 'credited') ORDER BY id LIMIT ?2";
@@ -127,6 +112,10 @@ pub fn came_in_after(tx: &mut Tx<'_>, last: Option<&DepositId>) -> Result<Vec<Ca
 }
 
 /// Withdrawals whose ecash is set aside, like [`came_in_after`].
+///
+/// Where the ledger is on another server there is no snapshot of both. Value is the wallet's
+/// before it is the ledger's, and leaves the ledger before the wallet. So what left is read
+/// first, then the ledger, then what came in.
 pub fn went_out_after(
     tx: &mut Tx<'_>,
     last: Option<&WithdrawalId>,

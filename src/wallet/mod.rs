@@ -51,9 +51,7 @@ use crate::ids::{AccountId, DepositId};
 use crate::money::Msat;
 use crate::store::{Db, Durability, StoreError, Tx};
 
-pub use self::audit::{
-    Audit, CameIn, WentOut, audit_rows, came_in, came_in_after, went_out, went_out_after,
-};
+pub use self::audit::{Audit, CameIn, WentOut, audit_rows, came_in_after, went_out_after};
 pub use self::incoming::{TOKEN_BYTES_MAX, TOKEN_PROOFS_MAX};
 pub(crate) use self::issue::Issue;
 pub use self::mint::Unit;
