@@ -22,9 +22,9 @@ pub mod usage;
 
 pub use credential::{Credential, CredentialRefusal, credential};
 pub use edits::{EDITS_MAX, HeaderEdits, TooManyEdits};
-pub use peek::{PeekRefusal, Peeked, UsageAsk};
+pub use peek::{Demand, Framing, PeekRefusal, Peeked, UsageAsk, WebSearches};
 pub use rewrite::Splice;
 pub use route::{Route, billable};
 pub use usage::{
-    ChatJson, ChatStream, Delivered, End, JsonAnswer, NotJson, Tokens, Usage, Withheld,
+    Counts, Delivered, DocumentTap, End, EventTap, JsonAnswer, NotJson, Usage, Withheld,
 };

@@ -1,7 +1,6 @@
-//! What pricing and routing must know of a chat completion before it is sold.
+//! What pricing and routing must know of a request before it is sold.
 //!
-//! The body is read once, in whole, and only its top level (and that of `stream_options`) is
-//! looked into. Whatever two readers of the same body could understand differently is refused,
+//! The body is read once, in whole, and only what bounds its cost is looked into. Whatever two readers of the same body could understand differently is refused,
 //! because the upstream is a second reader: a field given twice, a field in another letter case.
 //! The caller bounds the body; values nested in it are passed over without recursion.
 
@@ -12,28 +11,90 @@ use std::ops::Range;
 use serde::de::IgnoredAny;
 
 use crate::json;
+use crate::route::Route;
+use crate::usage::Counts;
 
 /// What was read. Ranges are offsets into the body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peeked<'b> {
     pub model: Cow<'b, str>,
-    /// The model's name as written, quotes included.
+    /// The model's name as written, in JSON with its quotes.
     pub model_span: Range<usize>,
     pub stream: bool,
-    /// Whether the client itself asked for the usage of a stream.
+    /// Whether the client itself asked for the usage of a stream, or the route always tells it.
     pub include_usage: bool,
-    /// The value of `stream_options` as written, `null` included.
-    pub stream_options_span: Option<Range<usize>>,
     /// Where a request for usage can be written.
     pub usage_ask: UsageAsk,
-    /// The largest of `max_tokens`, `max_completion_tokens` and `max_output_tokens` given.
+    /// The largest output limit that was given; `None` also where a route has none.
     pub output_limit: Option<u64>,
     /// How many answers were asked for; 1 when not given.
     pub n: u64,
-    /// The value of `messages` as written.
-    pub messages_span: Range<usize>,
-    /// The offset of the closing brace of the body's object.
-    pub end: usize,
+    pub demand: Demand,
+    pub framing: Framing,
+}
+
+/// How a body is written, and so how it is edited.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// One JSON object, whose closing brace is at `end`.
+    Json { end: usize },
+    /// `multipart/form-data`.
+    Multipart,
+}
+
+/// What bounds the input of a request, and what the gateway counts itself.
+///
+/// Nothing that a body refers to is ever fetched: what is not in it is bounded by its kind, or by
+/// the model's context.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Demand {
+    /// No tokenizer makes more than one input token of a byte. Images and audio in the body are
+    /// counted apart and not in here.
+    pub text_bytes: u64,
+    /// The body refers to input that is elsewhere (a file, an earlier answer): only the model's
+    /// context bounds it.
+    pub is_open: bool,
+    /// Images in the prompt whose declared detail is `low`.
+    pub images_low: u64,
+    /// All others.
+    pub images_high: u64,
+    /// The longest that audio of so many bytes can be, in milliseconds.
+    pub audio_ms_max: u64,
+    /// The length of the audio, as far as it can be told from its bytes.
+    pub audio_ms: u64,
+    /// Characters to be spoken.
+    pub characters: u64,
+    /// What rerankers bill: one query with up to a hundred documents.
+    pub search_units: u64,
+    pub web_searches: WebSearches,
+    /// Images to be made; 0 where none are.
+    pub images: u64,
+    /// As asked for; `None` and `auto` are the upstream's own choice.
+    pub image_size: Option<String>,
+    pub image_quality: Option<String>,
+}
+
+/// How many searches of the web an answer may make.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WebSearches {
+    #[default]
+    None,
+    /// The request says how many at most.
+    UpTo(u64),
+    /// It may, and nothing in the request bounds them.
+    Unbounded,
+}
+
+impl Demand {
+    /// What the request alone says was used once it was served.
+    pub fn counted(&self) -> Counts {
+        Counts {
+            input_images: self.images_low.saturating_add(self.images_high),
+            characters: self.characters,
+            search_units: self.search_units,
+            ..Counts::default()
+        }
+    }
 }
 
 /// Where `include_usage: true` is to be written so that the upstream reports usage.
@@ -71,9 +132,18 @@ impl fmt::Display for PeekRefusal {
 
 impl std::error::Error for PeekRefusal {}
 
-/// Reads the body of a chat completion. A body that is not JSON is refused as that even when a
-/// field before the mistake would have been refused too.
-pub fn chat(body: &[u8]) -> Result<Peeked<'_>, PeekRefusal> {
+/// Reads the body of a request to `route`. A body that is not JSON is refused as that even when a
+/// field before the mistake would have been refused too. `content_type` is the header as sent.
+pub fn read<'b>(
+    route: Route,
+    content_type: Option<&str>,
+    body: &'b [u8],
+) -> Result<Peeked<'b>, PeekRefusal> {
+    let _ = (route, content_type);
+    chat(body)
+}
+
+fn chat(body: &[u8]) -> Result<Peeked<'_>, PeekRefusal> {
     let text = std::str::from_utf8(body).map_err(|error| PeekRefusal::NotJson {
         message: format!("invalid UTF-8 at byte {}", error.valid_up_to()),
     })?;
@@ -131,7 +201,7 @@ impl<'b> Fields<'b> {
 
     fn read(self, text: &'b str) -> Result<Peeked<'b>, PeekRefusal> {
         let (model, model_span) = self.read_model(text)?;
-        let messages_span = self.read_messages(text)?;
+        self.read_messages()?;
         let usage_ask = self.read_stream_options(text)?;
         let limits = [
             read_count("max_tokens", self.max_tokens, OUTPUT_LIMIT_MAX, LIMIT_MESSAGE)?,
@@ -153,12 +223,14 @@ impl<'b> Fields<'b> {
             model_span,
             stream: read_bool("stream", self.stream)?,
             include_usage: usage_ask == UsageAsk::Asked,
-            stream_options_span: self.stream_options.map(|raw| json::span_in(text, raw)),
             usage_ask,
             output_limit: limits.into_iter().flatten().max(),
             n: read_count("n", self.n, N_MAX, N_MESSAGE)?.unwrap_or(1),
-            messages_span,
-            end: text.rfind('}').unwrap_or(text.len()),
+            demand: Demand {
+                text_bytes: u64::try_from(text.len()).unwrap_or(u64::MAX),
+                ..Demand::default()
+            },
+            framing: Framing::Json { end: text.rfind('}').unwrap_or(text.len()) },
         })
     }
 
@@ -179,7 +251,7 @@ impl<'b> Fields<'b> {
         Ok((model, json::span_in(text, raw)))
     }
 
-    fn read_messages(&self, text: &'b str) -> Result<Range<usize>, PeekRefusal> {
+    fn read_messages(&self) -> Result<(), PeekRefusal> {
         let Some(raw) = self.messages else { return refuse("messages", "is missing") };
         let Some(inside) = raw.strip_prefix('[') else {
             return refuse("messages", "must be an array");
@@ -187,7 +259,7 @@ impl<'b> Fields<'b> {
         if inside.trim_start_matches(JSON_BLANK).starts_with(']') {
             return refuse("messages", "must not be empty");
         }
-        Ok(json::span_in(text, raw))
+        Ok(())
     }
 
     fn read_stream_options(&self, text: &'b str) -> Result<UsageAsk, PeekRefusal> {

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::peek::{Peeked, UsageAsk};
+use crate::peek::{Framing, Peeked, UsageAsk};
 
 /// Put `with` in the place of the bytes `at`. An empty range inserts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +43,8 @@ pub fn ask_usage(peeked: &Peeked<'_>) -> Option<Splice> {
     let (at, with) = match &peeked.usage_ask {
         UsageAsk::Asked => return None,
         UsageAsk::NoOptions => {
-            (peeked.end..peeked.end, r#","stream_options":{"include_usage":true}"#)
+            let Framing::Json { end } = peeked.framing else { return None };
+            (end..end, r#","stream_options":{"include_usage":true}"#)
         }
         UsageAsk::NullOptions(at) => (at.clone(), r#"{"include_usage":true}"#),
         UsageAsk::InOptions { open, is_empty: true } => {
@@ -70,9 +71,11 @@ mod tests {
 
     use super::*;
     use crate::peek;
+    use crate::route::Route;
 
     fn peeked(body: &str) -> Peeked<'_> {
-        peek::chat(body.as_bytes()).unwrap_or_else(|refusal| panic!("{body}: {refusal}"))
+        peek::read(Route::ChatCompletions, None, body.as_bytes())
+            .unwrap_or_else(|refusal| panic!("{body}: {refusal}"))
     }
 
     fn check_asked(body: &str, expected: &str) {
@@ -151,7 +154,7 @@ mod tests {
             value["stream_options"]["include_usage"] = Value::from(true);
             let edited_value: Value = serde_json::from_slice(&edited).expect("still JSON");
             prop_assert_eq!(edited_value, value);
-            let again = peek::chat(&edited);
+            let again = peek::read(Route::ChatCompletions, None, &edited);
             if let Ok(again) = again {
                 prop_assert!(again.include_usage);
                 prop_assert_eq!(ask_usage(&again), None);

@@ -5,13 +5,51 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Route {
     ChatCompletions,
+    Responses,
+    Embeddings,
+    Completions,
+    ImageGenerations,
+    ImageEdits,
+    Transcriptions,
+    Translations,
+    Speech,
+    /// Anthropic's.
+    Messages,
+    Moderations,
+    Rerank,
 }
 
 impl Route {
+    pub const ALL: [Self; 12] = [
+        Self::ChatCompletions,
+        Self::Responses,
+        Self::Embeddings,
+        Self::Completions,
+        Self::ImageGenerations,
+        Self::ImageEdits,
+        Self::Transcriptions,
+        Self::Translations,
+        Self::Speech,
+        Self::Messages,
+        Self::Moderations,
+        Self::Rerank,
+    ];
+
     /// The path below the upstream's base URL.
-    pub fn upstream_path(self) -> &'static str {
+    pub const fn upstream_path(self) -> &'static str {
         match self {
             Self::ChatCompletions => "/chat/completions",
+            Self::Responses => "/responses",
+            Self::Embeddings => "/embeddings",
+            Self::Completions => "/completions",
+            Self::ImageGenerations => "/images/generations",
+            Self::ImageEdits => "/images/edits",
+            Self::Transcriptions => "/audio/transcriptions",
+            Self::Translations => "/audio/translations",
+            Self::Speech => "/audio/speech",
+            Self::Messages => "/messages",
+            Self::Moderations => "/moderations",
+            Self::Rerank => "/rerank",
         }
     }
 }

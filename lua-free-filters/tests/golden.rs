@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use lua_free_filters::{ChatJson, ChatStream, End, Tokens, Usage};
+use lua_free_filters::{Counts, DocumentTap, End, EventTap, Route, Usage};
 use proptest::prelude::*;
 
 #[test]
@@ -105,7 +105,7 @@ fn a_stream_that_is_cut_where_the_money_ends_is_whole_up_to_there_and_closes() {
 fn bodies_give_the_expected_output_and_verdict() {
     for file in files("json") {
         let body = read(&file);
-        let Ok(answer) = ChatJson::read(&body) else {
+        let Ok(answer) = DocumentTap::read(Route::ChatCompletions, &body) else {
             check(&file, "verdict", b"not a JSON object\n");
             continue;
         };
@@ -115,14 +115,14 @@ fn bodies_give_the_expected_output_and_verdict() {
         );
         check(&file, "verdict", verdict.as_bytes());
         let members = answer.usage.map(|usage| price(&usage)).unwrap_or_default();
-        let annotated = ChatJson::annotate(&body, &answer, &members);
+        let annotated = DocumentTap::annotate(&body, &answer, &members);
         check_output(&file, "annotated.json", &body, &annotated);
     }
 }
 
 /// Puts a stream through a tap in these chunks. The verdict tells both ends of it.
 fn run(show: bool, chunks: &[&[u8]]) -> (Vec<u8>, String) {
-    let mut clean = ChatStream::new(show);
+    let mut clean = EventTap::new(Route::ChatCompletions, show);
     let mut output = Vec::new();
     for chunk in chunks {
         output.extend_from_slice(&clean.push(Bytes::copy_from_slice(chunk), &mut price));
@@ -130,7 +130,7 @@ fn run(show: bool, chunks: &[&[u8]]) -> (Vec<u8>, String) {
     finish(clean, output)
 }
 
-fn finish(mut clean: ChatStream, mut output: Vec<u8>) -> (Vec<u8>, String) {
+fn finish(mut clean: EventTap, mut output: Vec<u8>) -> (Vec<u8>, String) {
     let mut broken = clean.clone();
     let (held, usage) = clean.finish(End::Clean);
     output.extend_from_slice(&held);
@@ -153,7 +153,7 @@ fn delivered(usage: &Usage) -> Option<u64> {
 
 /// As [`run`], with so many more bytes of text afforded whenever they are used up.
 fn in_pieces(show: bool, chunks: &[&[u8]], text_bytes: u64) -> (Vec<u8>, String) {
-    let mut tap = ChatStream::new(show);
+    let mut tap = EventTap::new(Route::ChatCompletions, show);
     let mut output = Vec::new();
     let mut covered = text_bytes;
     for chunk in chunks {
@@ -171,7 +171,7 @@ fn in_pieces(show: bool, chunks: &[&[u8]], text_bytes: u64) -> (Vec<u8>, String)
 
 /// What passes until the text that is afforded is used up, and how the stream is then ended.
 fn cut(chunks: &[&[u8]], text_bytes: u64) -> (Vec<u8>, Option<String>, Usage) {
-    let mut tap = ChatStream::new(true).with_closing();
+    let mut tap = EventTap::new(Route::ChatCompletions, true).with_closing();
     let mut output = Vec::new();
     for chunk in chunks {
         let chunk = Bytes::copy_from_slice(chunk);
@@ -186,7 +186,7 @@ fn cut(chunks: &[&[u8]], text_bytes: u64) -> (Vec<u8>, Option<String>, Usage) {
     (output, tap.closing(), usage)
 }
 
-fn price(tokens: &Tokens) -> String {
+fn price(tokens: &Counts) -> String {
     let total = 2 * (tokens.input - tokens.cached_input) + tokens.cached_input + 5 * tokens.output;
     format!(r#""cost":{{"total_msats":{total}}},"cost_sats":{}"#, total.div_ceil(1000))
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use lua_free_filters::{Tokens, Usage};
+use lua_free_filters::{Counts, Usage};
 
 use super::meter::Meter;
 use super::rolling::Holding;
@@ -14,7 +14,7 @@ use crate::clock::Stopwatch;
 use crate::ids::AccountId;
 use crate::ledger::Receipt;
 use crate::money::Msat;
-use crate::pricing::{self, Cost, Offer};
+use crate::pricing::{self, Cost, Offer, Price};
 use crate::upstream::Upstream;
 
 /// The state of one request; dropped with it, whatever happens.
@@ -59,6 +59,8 @@ pub(super) struct Ticket {
     pub(super) reservation: Holding,
     pub(super) reserved: Msat,
     pub(super) offer: Arc<Offer>,
+    /// By which the upstream that is asked is charged.
+    pub(super) price: Price,
     /// What the account had left beside this reservation when it was made or last raised.
     pub(super) available: Msat,
     /// The output tokens that `reserved` pays for; fewer than the most while it is rolling.
@@ -82,11 +84,11 @@ impl Ticket {
             Usage::Partial(delivered) => {
                 let estimate = pricing::estimate(self.body_bytes, delivered);
                 let output = estimate.output.min(self.output_tokens_max);
-                (Tokens { output, ..estimate }, UsageSource::Estimated)
+                (Counts { output, ..estimate }, UsageSource::Estimated)
             }
             Usage::Nothing => return None,
         };
-        Some(Verdict { tokens, source, cost: self.offer.price.cost(&tokens) })
+        Some(Verdict { tokens, source, cost: self.price.cost(&tokens) })
     }
 
     /// What the account will have when this request has cost `cost`, other requests aside.
@@ -100,7 +102,7 @@ impl Ticket {
 /// What a request is charged for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Verdict {
-    pub(super) tokens: Tokens,
+    pub(super) tokens: Counts,
     pub(super) source: UsageSource,
     pub(super) cost: Cost,
 }

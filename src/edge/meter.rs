@@ -1,7 +1,9 @@
 //! The meter of one answer: a tap of the filters crate and what it has concluded.
 
 use bytes::{Bytes, BytesMut};
-use lua_free_filters::{ChatJson, ChatStream, Delivered, End, NotJson, Tokens, Usage, Withheld};
+use lua_free_filters::{
+    Counts, Delivered, DocumentTap, End, EventTap, NotJson, Route, Usage, Withheld,
+};
 
 /// Reads usage from an answer's body as it passes, and makes the edits WIRE.md section 5 names.
 #[derive(Debug)]
@@ -9,7 +11,7 @@ pub(super) enum Meter {
     /// There is nothing to meter, or nothing of it reaches the client.
     Nothing,
     /// An event stream; `verdict` is set when it has ended. What is withheld waits for money.
-    Stream { tap: Box<ChatStream>, withheld: Option<Withheld>, verdict: Option<Usage> },
+    Stream { tap: Box<EventTap>, withheld: Option<Withheld>, verdict: Option<Usage> },
     /// A JSON document, held until it is whole.
     Json { held: BytesMut, verdict: Option<Usage> },
     /// A document too large to hold: its bytes pass and are counted.
@@ -19,7 +21,7 @@ pub(super) enum Meter {
 impl Meter {
     /// `may_be_cut`: whether the money for it may end before it does.
     pub(super) fn stream(show_usage: bool, may_be_cut: bool) -> Self {
-        let tap = ChatStream::new(show_usage);
+        let tap = EventTap::new(Route::ChatCompletions, show_usage);
         let tap = if may_be_cut { tap.with_closing() } else { tap };
         Self::Stream { tap: Box::new(tap), withheld: None, verdict: None }
     }
@@ -32,7 +34,7 @@ impl Meter {
     pub(super) fn push(
         &mut self,
         chunk: Bytes,
-        annotate: &mut dyn FnMut(&Tokens) -> String,
+        annotate: &mut dyn FnMut(&Counts) -> String,
         afforded: &mut dyn FnMut(&Usage) -> bool,
     ) -> Bytes {
         match self {
@@ -58,7 +60,7 @@ impl Meter {
     pub(super) fn finish(
         &mut self,
         end: End,
-        annotate: &mut dyn FnMut(&Tokens) -> String,
+        annotate: &mut dyn FnMut(&Counts) -> String,
     ) -> Result<Bytes, NotJson> {
         match self {
             Self::Nothing | Self::Opaque { .. } => Ok(Bytes::new()),
@@ -69,7 +71,7 @@ impl Meter {
             }
             Self::Json { held, verdict } => {
                 let body = std::mem::take(held).freeze();
-                let answer = ChatJson::read(&body)?;
+                let answer = DocumentTap::read(Route::ChatCompletions, &body)?;
                 *verdict = Some(match &answer.usage {
                     Some(tokens) => Usage::Reported(*tokens),
                     // Also for an error that came with a 200: nothing delivered, nothing charged.
@@ -77,7 +79,7 @@ impl Meter {
                     None => Usage::Partial(answer.delivered),
                 });
                 Ok(match &answer.usage {
-                    Some(tokens) => ChatJson::annotate(&body, &answer, &annotate(tokens)).into(),
+                    Some(tokens) => DocumentTap::annotate(&body, &answer, &annotate(tokens)).into(),
                     None => body,
                 })
             }

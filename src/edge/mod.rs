@@ -22,7 +22,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::Method;
 use http::header::{ACCEPT_ENCODING, AUTHORIZATION, HOST};
-use lua_free_filters::{End, HeaderEdits, Route, Tokens, Usage, billable, request_id, scrub};
+use lua_free_filters::{Counts, End, HeaderEdits, Route, Usage, billable, request_id, scrub};
 use pingora::connectors::http::Connector;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
@@ -219,9 +219,9 @@ impl<L: Ledger> ProxyHttp for Edge<L> {
     ) -> pingora::Result<Option<Duration>> {
         let Ctx { meter, stage, .. } = ctx;
         let stage = &*stage;
-        let mut annotate = |tokens: &Tokens| match stage {
+        let mut annotate = |tokens: &Counts| match stage {
             Stage::Reserved(ticket) => {
-                let cost = ticket.offer.price.cost(tokens);
+                let cost = ticket.price.cost(tokens);
                 let remaining = ticket.remaining(cost.total);
                 cost.usage_members(self.prices.btc_usd_cents, Some(remaining))
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use lua_free_filters::{
-    Credential, CredentialRefusal, PeekRefusal, Route, credential, peek, rewrite,
+    Counts, Credential, CredentialRefusal, PeekRefusal, Route, credential, peek, rewrite,
 };
 use pingora::proxy::Session;
 
@@ -150,7 +150,7 @@ impl<L: Ledger> Edge<L> {
         body: Bytes,
         per_request: bool,
     ) -> Result<Order, Refusal> {
-        let peeked = peek::chat(&body).map_err(peek_refusal)?;
+        let peeked = peek::read(route, None, &body).map_err(peek_refusal)?;
         let offer = self.prices.find(&peeked.model).ok_or_else(api::model_not_found)?.clone();
         let model = &offer.model;
         let output_limit = peeked.output_limit.unwrap_or(model.max_output_tokens);
@@ -169,7 +169,8 @@ impl<L: Ledger> Edge<L> {
         // Change is for an answer whose cost is known, and one that is held is never cut.
         let rolls = peeked.stream && !per_request;
         let covered = self.slice().filter(|_| rolls).unwrap_or(u64::MAX).min(output_tokens_max);
-        let ceiling = offer.price.ceiling(body_bytes, covered, 1);
+        let most = Counts { input: body_bytes, output: covered, ..Counts::NONE };
+        let ceiling = offer.price().ceiling(&most);
         Ok(Order {
             route,
             body: rewritten,
@@ -251,6 +252,7 @@ impl<L: Ledger> Edge<L> {
             reservation: Holding::Here(admitted.reservation),
             reserved: order.ceiling,
             offer: order.offer.clone(),
+            price: order.offer.price(),
             available: admitted.available,
             covered: order.covered,
             asks_ahead: true,

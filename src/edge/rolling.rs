@@ -6,7 +6,7 @@
 //! up. What is reserved always pays for the whole prompt, so only output is counted here.
 
 use bytes::Bytes;
-use lua_free_filters::{End, Usage};
+use lua_free_filters::{Counts, End, Usage};
 use pingora::proxy::{ProxyHttp, Session};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
@@ -84,7 +84,7 @@ impl Ticket {
 
     /// What so much output may cost, with the whole prompt.
     fn ceiling(&self, covered: u64) -> Msat {
-        self.offer.price.ceiling(self.body_bytes, covered, 1)
+        self.price.ceiling(&Counts { input: self.body_bytes, output: covered, ..Counts::NONE })
     }
 
     /// Asks the ledger to pay for so much output; [`Ticket::land`] takes the answer.

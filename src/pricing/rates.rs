@@ -32,7 +32,9 @@ impl Price {
             output: rate("output", price.output, MILLION),
             cached_input: rate("cached_input", price.cached_input.unwrap_or(price.input), MILLION),
             request: rate("request", price.request, 1),
+            ..Self::default()
         };
+        let rates = Self { cache_write: rates.input, reasoning: rates.output, ..rates };
         if problems.is_empty() { Ok(rates) } else { Err(problems) }
     }
 }

@@ -16,11 +16,12 @@ impl Cost {
         let total_usd = product(total, btc_usd_cents.unwrap_or(0), 13);
         let mut members = format!(
             "\"cost\":{{\"total_msats\":{total},\"input_msats\":{},\"output_msats\":{},\
-             \"cache_read_msats\":{},\"cache_creation_msats\":0,\"base_msats\":{},\
+             \"cache_read_msats\":{},\"cache_creation_msats\":{},\"base_msats\":{},\
              \"total_usd\":{total_usd}}},\"cost_sats\":{}",
             self.input.get(),
             self.output.get(),
             self.cache_read.get(),
+            self.cache_creation.get(),
             self.base.get(),
             decimal(total.into(), 3),
         );
@@ -36,7 +37,7 @@ impl Offer {
     pub fn sats_pricing(&self) -> String {
         let sats = |nano_msat: u128| decimal(nano_msat, SAT_PLACES);
         let rate = |rate: Rate| u128::from(rate.nano_msat());
-        let price = &self.price;
+        let price = &self.price();
         let most = |per_unit: Rate, units: u64| rate(per_unit).saturating_mul(units.into());
         let prompt = most(price.input, self.model.context_length);
         let completion = most(price.output, self.model.max_output_tokens);
@@ -62,6 +63,7 @@ impl Offer {
     /// the rate when the price is in sats. Zeros without a rate: strict clients need numbers.
     pub fn usd_pricing(&self, btc_usd_cents: Option<u64>) -> String {
         let written = &self.model.price;
+        let price = self.price();
         let usd = |price: Decimal, per_places: usize, rate: Rate| match written.currency {
             Currency::Usd => decimal(price.billionths, per_places.saturating_add(9)),
             // A nano-msat is 10^-20 bitcoin, and a cent 10^-2 dollars.
@@ -71,11 +73,11 @@ impl Offer {
         format!(
             "{{{},\"input_cache_read\":{}}}",
             members(
-                &usd(written.input, MILLION_PLACES, self.price.input),
-                &usd(written.output, MILLION_PLACES, self.price.output),
-                &usd(written.request, 0, self.price.request),
+                &usd(written.input, MILLION_PLACES, price.input),
+                &usd(written.output, MILLION_PLACES, price.output),
+                &usd(written.request, 0, price.request),
             ),
-            usd(cached, MILLION_PLACES, self.price.cached_input),
+            usd(cached, MILLION_PLACES, price.cached_input),
         )
     }
 }
@@ -136,6 +138,7 @@ mod tests {
             input: msat(345),
             output: msat(10_000),
             cache_read: msat(1_000),
+            cache_creation: msat(0),
             base: msat(1_000),
         };
         let read = |cents, remaining| -> Value {

@@ -1,25 +1,64 @@
 //! What an upstream did, as far as its answer says.
 //!
-//! [`ChatStream`] reads it from an event stream as the bytes pass, [`ChatJson`] from a body held
+//! [`EventTap`] reads it from an event stream as the bytes pass, [`DocumentTap`] from a body held
 //! whole. How far a reading can be trusted is in its type: see [`Usage`].
 
-mod chat_json;
-mod chat_stream;
 mod closing;
+mod document;
+mod events;
 mod object;
 mod text;
 
-pub use chat_json::{ChatJson, JsonAnswer, NotJson};
-pub use chat_stream::{ChatStream, Withheld};
+pub use document::{DocumentTap, JsonAnswer, NotJson};
+pub use events::{EventTap, Withheld};
 pub use object::TOKENS_MAX;
 
-/// What the upstream counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tokens {
+/// What was used, in every unit that a price may name. What was not counted is 0.
+///
+/// A tap fills in what the answer says; what only the request says (images in the prompt,
+/// characters to speak) is [`crate::peek::Demand::counted`], and the caller adds the two.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Input tokens, those read from a cache and those written to one included.
     pub input: u64,
-    /// Part of `input`; never more than it.
+    /// Part of `input`, read from a cache; with `cache_write` never more than it.
     pub cached_input: u64,
+    /// Part of `input`, written to a cache.
+    pub cache_write: u64,
+    /// Output tokens, those of reasoning included.
     pub output: u64,
+    /// Part of `output`; never more than it.
+    pub reasoning: u64,
+    /// Images in the prompt.
+    pub input_images: u64,
+    /// Images made.
+    pub images: u64,
+    pub web_searches: u64,
+    /// Audio listened to, in milliseconds.
+    pub audio_ms: u64,
+    /// Characters spoken.
+    pub characters: u64,
+    /// What rerankers bill: one query with up to a hundred documents.
+    pub search_units: u64,
+    /// What the upstream says that it charges for all of this, in 10^-9 US dollars, rounded up.
+    pub cost_nano_usd: Option<u64>,
+}
+
+impl Counts {
+    pub const NONE: Self = Self {
+        input: 0,
+        cached_input: 0,
+        cache_write: 0,
+        output: 0,
+        reasoning: 0,
+        input_images: 0,
+        images: 0,
+        web_searches: 0,
+        audio_ms: 0,
+        characters: 0,
+        search_units: 0,
+        cost_nano_usd: None,
+    };
 }
 
 /// What was seen to be delivered, for the estimate when the upstream counted nothing.
@@ -37,7 +76,7 @@ pub struct Delivered {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Usage {
     /// The upstream reported totals, and delivered no text after them.
-    Reported(Tokens),
+    Reported(Counts),
     /// Something was delivered, and there are no totals for all of it.
     Partial(Delivered),
     /// Nothing was delivered.

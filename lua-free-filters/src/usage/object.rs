@@ -2,7 +2,7 @@
 
 use crate::json::{self, Object};
 
-use super::Tokens;
+use super::Counts;
 
 /// Reads the counts of a usage object.
 ///
@@ -10,7 +10,7 @@ use super::Tokens;
 /// null is as if it were absent. Whole numbers written as floats are accepted. Anything else, and
 /// a usage of nothing at all, is not usage: some upstreams send zeros until they know better, and
 /// zeros must never be taken for a free answer. More cached input than input is capped to it.
-pub(super) fn tokens(raw: &str) -> Option<Tokens> {
+pub(super) fn tokens(raw: &str) -> Option<Counts> {
     let mut prompt = Count::Absent;
     let mut completion = Count::Absent;
     let mut input = Count::Absent;
@@ -29,7 +29,12 @@ pub(super) fn tokens(raw: &str) -> Option<Tokens> {
     let input = prompt.or(input).read()?;
     let output = completion.or(output).read()?;
     let cached = details.and_then(cached_tokens).unwrap_or(0);
-    (input > 0 || output > 0).then(|| Tokens { input, cached_input: cached.min(input), output })
+    (input > 0 || output > 0).then(|| Counts {
+        input,
+        cached_input: cached.min(input),
+        output,
+        ..Counts::NONE
+    })
 }
 
 /// The usage object with these members after its own, in the place of any of the same names.

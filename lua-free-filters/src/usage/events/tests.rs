@@ -6,9 +6,9 @@ use crate::sse::EVENT_BYTES_MAX;
 
 const TEXT: &str = r#"data: {"choices":[{"delta":{"content":"Hi"}}]}"#;
 const USAGE: &str = r#"data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2}}"#;
-const TOKENS: Tokens = Tokens { input: 3, cached_input: 0, output: 2 };
+const TOKENS: Counts = Counts { input: 3, output: 2, ..Counts::NONE };
 
-fn push(tap: &mut ChatStream, chunk: &str) -> String {
+fn push(tap: &mut EventTap, chunk: &str) -> String {
     let out = tap.push(Bytes::copy_from_slice(chunk.as_bytes()), &mut |_| r#""cost":1"#.to_owned());
     String::from_utf8(out.to_vec()).expect("UTF-8 went in")
 }
@@ -16,7 +16,7 @@ fn push(tap: &mut ChatStream, chunk: &str) -> String {
 /// What is concluded of a stream that ends like this.
 fn check(events: &[&str], end: End, expected: Usage) {
     for show in [true, false] {
-        let mut tap = ChatStream::new(show);
+        let mut tap = EventTap::new(Route::ChatCompletions, show);
         for event in events {
             push(&mut tap, event);
             push(&mut tap, "\n\n");
@@ -27,7 +27,7 @@ fn check(events: &[&str], end: End, expected: Usage) {
 
 #[test]
 fn a_chunk_in_which_nothing_changes_is_not_copied() {
-    let mut tap = ChatStream::new(true);
+    let mut tap = EventTap::new(Route::ChatCompletions, true);
     let chunk = Bytes::from(format!(": note\n\n{TEXT}\n\n{TEXT}\n\n"));
     let out = tap.push(chunk.clone(), &mut |_| unreachable!("no usage"));
     assert_eq!((out.as_ptr(), out.len()), (chunk.as_ptr(), chunk.len()));
@@ -39,7 +39,7 @@ fn a_chunk_in_which_nothing_changes_is_not_copied() {
 
 #[test]
 fn an_event_goes_on_with_its_blank_line_and_not_before() {
-    let mut tap = ChatStream::new(true);
+    let mut tap = EventTap::new(Route::ChatCompletions, true);
     assert_eq!(push(&mut tap, &TEXT[..20]), "");
     assert_eq!(push(&mut tap, &TEXT[20..]), "");
     assert_eq!(push(&mut tap, "\n"), "");
@@ -50,7 +50,7 @@ fn an_event_goes_on_with_its_blank_line_and_not_before() {
 
 #[test]
 fn what_straggles_behind_a_removed_event_goes_with_it() {
-    let mut tap = ChatStream::new(false);
+    let mut tap = EventTap::new(Route::ChatCompletions, false);
     assert_eq!(push(&mut tap, &format!("{USAGE}\r\n\r")), "");
     assert_eq!(push(&mut tap, &format!("\n{TEXT}\r\n\r\n")), format!("{TEXT}\r\n\r\n"));
 }
@@ -58,7 +58,7 @@ fn what_straggles_behind_a_removed_event_goes_with_it() {
 #[test]
 fn an_event_that_is_not_afforded_is_given_back_with_all_that_follows() {
     let events = format!("{TEXT}\n\n{TEXT}\n\n{USAGE}\n\n");
-    let mut tap = ChatStream::new(true);
+    let mut tap = EventTap::new(Route::ChatCompletions, true);
     let mut asked = Vec::new();
     let mut once = |usage: &Usage| {
         asked.push(*usage);
@@ -82,7 +82,7 @@ fn an_event_that_is_not_afforded_is_given_back_with_all_that_follows() {
 
 #[test]
 fn a_mark_before_an_event_that_was_withheld_is_known_again() {
-    let mut tap = ChatStream::new(true);
+    let mut tap = EventTap::new(Route::ChatCompletions, true);
     let chunk = Bytes::from(format!("\u{feff}{TEXT}\n\n"));
     let (_, withheld) = tap.push_while(chunk.clone(), &mut |_| String::new(), &mut |_| false);
     assert_eq!(withheld.expect("nothing is afforded").bytes, chunk);
@@ -105,7 +105,7 @@ fn totals_count_only_when_no_text_comes_after_them() {
 #[test]
 fn the_last_of_several_totals_counts() {
     let more = USAGE.replace(":2}", ":7}");
-    check(&[TEXT, USAGE, &more], End::Clean, Usage::Reported(Tokens { output: 7, ..TOKENS }));
+    check(&[TEXT, USAGE, &more], End::Clean, Usage::Reported(Counts { output: 7, ..TOKENS }));
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn an_answer_that_only_begins_or_fails_delivered_nothing() {
 
 #[test]
 fn done_and_error_are_said_only_when_they_were_seen() {
-    let mut tap = ChatStream::new(true);
+    let mut tap = EventTap::new(Route::ChatCompletions, true);
     push(&mut tap, "data: {\"error\":null,\"x\":{\"error\":1}}\n\ndata: \"[DONE]\"\n\n");
     assert!(!tap.done() && !tap.errored());
     push(&mut tap, "data: {\"error\":{}}\n\ndata: [DONE]");
@@ -131,7 +131,7 @@ fn done_and_error_are_said_only_when_they_were_seen() {
 
 #[test]
 fn an_error_that_carries_usage_is_never_hidden() {
-    let mut tap = ChatStream::new(false);
+    let mut tap = EventTap::new(Route::ChatCompletions, false);
     let event = r#"data: {"error":{"code":1},"usage":{"prompt_tokens":3,"completion_tokens":2}}"#;
     assert_eq!(push(&mut tap, &format!("{event}\n\n")), "data: {\"error\":{\"code\":1}}\n\n");
     assert_eq!(tap.finish(End::Clean).1, Usage::Reported(TOKENS));
@@ -143,12 +143,12 @@ fn half_an_event_goes_on_after_a_clean_end_only() {
         (End::Clean, TEXT, Usage::Partial(Delivered { events: 1, text_bytes: 2 })),
         (End::Broken, "", Usage::Nothing),
     ] {
-        let mut tap = ChatStream::new(false);
+        let mut tap = EventTap::new(Route::ChatCompletions, false);
         assert_eq!(push(&mut tap, TEXT), "");
         assert_eq!(tap.finish(end), (Bytes::from_static(expected.as_bytes()), usage));
     }
     for end in [End::Clean, End::Broken] {
-        let mut tap = ChatStream::new(false);
+        let mut tap = EventTap::new(Route::ChatCompletions, false);
         push(&mut tap, USAGE);
         assert_eq!(tap.finish(end), (Bytes::new(), Usage::Reported(TOKENS)), "hidden, and counted");
     }
@@ -156,7 +156,7 @@ fn half_an_event_goes_on_after_a_clean_end_only() {
 
 #[test]
 fn an_event_too_large_goes_on_unread_and_counts_as_delivered() {
-    let mut tap = ChatStream::new(false);
+    let mut tap = EventTap::new(Route::ChatCompletions, false);
     let large = "x".repeat(EVENT_BYTES_MAX);
     let stream = format!("data: {large}\n\n{TEXT}\n\n");
     assert_eq!(push(&mut tap, &stream), stream);
@@ -168,7 +168,7 @@ fn an_event_too_large_goes_on_unread_and_counts_as_delivered() {
 #[test]
 fn members_that_are_not_json_are_left_out() {
     for members in ["", "nonsense", r#""a":"#, r#""a":1}"#, r#""a":1},{"#] {
-        let mut tap = ChatStream::new(true);
+        let mut tap = EventTap::new(Route::ChatCompletions, true);
         let chunk = Bytes::from(format!("{USAGE}\n\n"));
         assert_eq!(tap.push(chunk.clone(), &mut |_| members.to_owned()), chunk, "{members}");
     }
@@ -225,7 +225,7 @@ proptest! {
             .iter()
             .map(|event| format!("data: {event}{line_end}{line_end}"))
             .collect();
-        let mut tap = ChatStream::new(show);
+        let mut tap = EventTap::new(Route::ChatCompletions, show);
         let mut out = Vec::new();
         let mut rest = stream.as_bytes();
         for len in lens.iter().cycle() {
@@ -266,7 +266,7 @@ proptest! {
     fn any_bytes_pass_a_tap_that_shows_usage(
         chunks in prop::collection::vec(any::<Vec<u8>>(), 0..8),
     ) {
-        let mut tap = ChatStream::new(true);
+        let mut tap = EventTap::new(Route::ChatCompletions, true);
         let mut out = Vec::new();
         for chunk in &chunks {
             out.extend_from_slice(&tap.push(Bytes::from(chunk.clone()), &mut |_| String::new()));

@@ -5,12 +5,13 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use crate::json::{Member, Object};
+use crate::route::Route;
 use crate::sse::{Event, Piece, Splitter};
 
 use super::closing::Closing;
 use super::object;
 use super::text;
-use super::{Delivered, End, Tokens, Usage};
+use super::{Counts, Delivered, End, Usage};
 
 /// Reads the usage of a chat stream, and shows or hides it, as whole events go by.
 ///
@@ -18,7 +19,7 @@ use super::{Delivered, End, Tokens, Usage};
 /// What is not understood goes on as it came. The bytes that come out and what is concluded do
 /// not depend on where the chunks were cut.
 #[derive(Clone, Debug)]
-pub struct ChatStream {
+pub struct EventTap {
     splitter: Splitter,
     show_usage: bool,
     read: Reading,
@@ -32,7 +33,7 @@ pub struct ChatStream {
 #[derive(Clone, Copy, Debug, Default)]
 struct Reading {
     /// The last counts reported; they are cumulative.
-    tokens: Option<Tokens>,
+    tokens: Option<Counts>,
     /// Whether text followed them, so that they are no totals.
     is_stale: bool,
     delivered: Delivered,
@@ -48,9 +49,9 @@ pub struct Withheld {
     pub usage: Usage,
 }
 
-impl ChatStream {
+impl EventTap {
     /// `show_usage`: whether the client asked for usage, and so is to see it.
-    pub fn new(show_usage: bool) -> Self {
+    pub fn new(_route: Route, show_usage: bool) -> Self {
         Self {
             splitter: Splitter::default(),
             show_usage,
@@ -60,7 +61,7 @@ impl ChatStream {
         }
     }
 
-    /// A tap that remembers what [`ChatStream::closing`] needs. It reads every event for that.
+    /// A tap that remembers what [`EventTap::closing`] needs. It reads every event for that.
     pub fn with_closing(self) -> Self {
         Self { closing: Some(Closing::default()), ..self }
     }
@@ -70,7 +71,7 @@ impl ChatStream {
     /// `annotate` is called for every usage that is shown, and returns JSON members
     /// (`"cost":{…},"cost_sats":1`) that are added to it in the place of any of the same names.
     /// A chunk of whole events in which nothing changes is returned as it is, not copied.
-    pub fn push(&mut self, chunk: Bytes, annotate: &mut dyn FnMut(&Tokens) -> String) -> Bytes {
+    pub fn push(&mut self, chunk: Bytes, annotate: &mut dyn FnMut(&Counts) -> String) -> Bytes {
         self.push_while(chunk, annotate, &mut |_| true).0
     }
 
@@ -79,7 +80,7 @@ impl ChatStream {
     pub fn push_while(
         &mut self,
         chunk: Bytes,
-        annotate: &mut dyn FnMut(&Tokens) -> String,
+        annotate: &mut dyn FnMut(&Counts) -> String,
         afforded: &mut dyn FnMut(&Usage) -> bool,
     ) -> (Bytes, Option<Withheld>) {
         let mut out = Out::new(&chunk);
@@ -200,7 +201,7 @@ impl ChatStream {
     fn read(
         &mut self,
         event: &Event<'_>,
-        annotate: Option<&mut dyn FnMut(&Tokens) -> String>,
+        annotate: Option<&mut dyn FnMut(&Counts) -> String>,
     ) -> Fate {
         let Some(data) = event.data() else { return Fate::Keep };
         if data.trim_ascii() == "[DONE]" {

@@ -5,20 +5,21 @@ use std::ops::Range;
 
 use crate::json;
 use crate::rewrite::{self, Splice};
+use crate::route::Route;
 
 use super::object;
 use super::text;
-use super::{Delivered, Tokens};
+use super::{Counts, Delivered};
 
 /// Reads and annotates an answer that the caller holds whole. The caller bounds it.
 #[derive(Clone, Copy, Debug)]
-pub struct ChatJson;
+pub struct DocumentTap;
 
 /// What an answer says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JsonAnswer {
     /// The counts of the top-level usage object. A `usage` anywhere else is somebody's text.
-    pub usage: Option<Tokens>,
+    pub usage: Option<Counts>,
     /// Where that object stands, also when its counts make no sense.
     pub usage_span: Option<Range<usize>>,
     pub delivered: Delivered,
@@ -30,8 +31,8 @@ pub struct JsonAnswer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotJson;
 
-impl ChatJson {
-    pub fn read(body: &[u8]) -> Result<JsonAnswer, NotJson> {
+impl DocumentTap {
+    pub fn read(_route: Route, body: &[u8]) -> Result<JsonAnswer, NotJson> {
         let text = std::str::from_utf8(body).map_err(|_| NotJson)?;
         let mut usage = None;
         let mut errored = false;
@@ -84,27 +85,32 @@ mod tests {
     #[test]
     fn only_one_object_is_an_answer() {
         for body in ["", "null", "1", "[]", r#"[{"usage":{}}]"#, "{", "{}{}", "<html>", "{}x"] {
-            assert_eq!(ChatJson::read(body.as_bytes()), Err(NotJson), "{body}");
+            assert_eq!(
+                DocumentTap::read(Route::ChatCompletions, body.as_bytes()),
+                Err(NotJson),
+                "{body}"
+            );
         }
-        assert_eq!(ChatJson::read(b"{\"a\":\"\xff\"}"), Err(NotJson));
-        assert!(ChatJson::read(b" {} ").is_ok());
+        assert_eq!(DocumentTap::read(Route::ChatCompletions, b"{\"a\":\"\xff\"}"), Err(NotJson));
+        assert!(DocumentTap::read(Route::ChatCompletions, b" {} ").is_ok());
     }
 
     #[test]
     fn the_last_of_two_usages_counts_as_it_does_for_clients() {
         let body = br#"{"usage":{"prompt_tokens":1,"completion_tokens":1},"usage":{"prompt_tokens":2,"completion_tokens":2}}"#;
-        let answer = ChatJson::read(body).expect("an object");
-        assert_eq!(answer.usage, Some(Tokens { input: 2, cached_input: 0, output: 2 }));
-        assert!(ChatJson::annotate(body, &answer, r#""cost":1"#).ends_with(br#":2,"cost":1}}"#));
+        let answer = DocumentTap::read(Route::ChatCompletions, body).expect("an object");
+        assert_eq!(answer.usage, Some(Counts { input: 2, output: 2, ..Counts::NONE }));
+        assert!(DocumentTap::annotate(body, &answer, r#""cost":1"#).ends_with(br#":2,"cost":1}}"#));
     }
 
     #[test]
     fn a_body_without_usage_is_returned_as_it_is() {
         for body in [r#"{"usage":null}"#, r#"{"usage":[1]}"#, r#"{"choices":[{"usage":{"a":1}}]}"#]
         {
-            let answer = ChatJson::read(body.as_bytes()).expect("an object");
+            let answer =
+                DocumentTap::read(Route::ChatCompletions, body.as_bytes()).expect("an object");
             assert_eq!((answer.usage, answer.usage_span.clone()), (None, None), "{body}");
-            let annotated = ChatJson::annotate(body.as_bytes(), &answer, r#""cost":1"#);
+            let annotated = DocumentTap::annotate(body.as_bytes(), &answer, r#""cost":1"#);
             assert_eq!(annotated, body.as_bytes());
         }
     }
@@ -112,9 +118,9 @@ mod tests {
     #[test]
     fn a_usage_that_makes_no_sense_can_still_be_annotated() {
         let body = br#"{"usage":{"prompt_tokens":"?"}}"#;
-        let answer = ChatJson::read(body).expect("an object");
+        let answer = DocumentTap::read(Route::ChatCompletions, body).expect("an object");
         assert_eq!(answer.usage, None);
-        let annotated = ChatJson::annotate(body, &answer, r#""cost":1"#);
+        let annotated = DocumentTap::annotate(body, &answer, r#""cost":1"#);
         assert_eq!(annotated, br#"{"usage":{"prompt_tokens":"?","cost":1}}"#);
     }
 
@@ -133,11 +139,11 @@ mod tests {
                 true => format!("{{{usage},{choices}}}"),
                 false => format!("{{{choices},{usage}}}"),
             };
-            let answer = ChatJson::read(body.as_bytes()).expect("an object");
-            prop_assert_eq!(answer.usage, Some(Tokens { input, cached_input: 0, output }));
+            let answer = DocumentTap::read(Route::ChatCompletions, body.as_bytes()).expect("an object");
+            prop_assert_eq!(answer.usage, Some(Counts { input, output, ..Counts::NONE }));
             prop_assert_eq!(answer.delivered.text_bytes, text.len() as u64);
-            let annotated = ChatJson::annotate(body.as_bytes(), &answer, r#""cost":1"#);
-            let again = ChatJson::read(&annotated).expect("an object");
+            let annotated = DocumentTap::annotate(body.as_bytes(), &answer, r#""cost":1"#);
+            let again = DocumentTap::read(Route::ChatCompletions, &annotated).expect("an object");
             prop_assert_eq!(again.usage, answer.usage);
             prop_assert_eq!(annotated.len(), body.len() + r#","cost":1"#.len());
         }
@@ -145,7 +151,7 @@ mod tests {
         #[test]
         fn no_bytes_make_it_panic(body in any::<Vec<u8>>()) {
             let begins_one = body.trim_ascii().starts_with(b"{");
-            prop_assert!(begins_one || ChatJson::read(&body).is_err());
+            prop_assert!(begins_one || DocumentTap::read(Route::ChatCompletions, &body).is_err());
         }
     }
 }
