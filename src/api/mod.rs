@@ -42,7 +42,8 @@ pub use input::{LOCAL_BODY_BYTES_MAX, body_too_large};
 pub use models::model_not_found;
 pub use render::{
     CASHU_HEADERS_BYTES_MAX, HeaderList, X_CASHU, X_CASHU_REFUND, X_REQUEST_ID,
-    X_ROUTSTR_REQUEST_ID, cashu_headers, never_retry, render, request_id_headers,
+    X_ROUTSTR_REQUEST_ID, cashu_headers, max_output_tokens, never_retry, render,
+    request_id_headers,
 };
 
 /// What the handlers work with; a clone is cheap.

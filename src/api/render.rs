@@ -54,6 +54,11 @@ pub fn never_retry() -> (HeaderName, HeaderValue) {
     (X_SHOULD_RETRY, HeaderValue::from_static("false"))
 }
 
+/// Said of an answer whose output limit was lowered to what the balance affords.
+pub fn max_output_tokens(limit: u64) -> (HeaderName, HeaderValue) {
+    (X_NUTGATE_MAX_OUTPUT_TOKENS, HeaderValue::from(limit))
+}
+
 /// Ecash in the head of an answer, with its alias where configuration keeps it. Nothing when
 /// both together would pass [`CASHU_HEADERS_BYTES_MAX`]: some clients refuse the whole answer
 /// then, so such ecash is claimed, or is in the body anyway.
@@ -68,6 +73,8 @@ pub fn cashu_headers(cashu_token: &str, refunds_alias: bool) -> HeaderList {
     names.iter().map(|name| (name.clone(), value.clone())).collect()
 }
 
+pub const X_NUTGATE_MAX_OUTPUT_TOKENS: HeaderName =
+    HeaderName::from_static("x-nutgate-max-output-tokens");
 pub const X_CASHU: HeaderName = HeaderName::from_static("x-cashu");
 pub const X_CASHU_REFUND: HeaderName = HeaderName::from_static("x-cashu-refund");
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

@@ -167,12 +167,25 @@ impl Checks<'_> {
             let at = KeyPath::from("reservation").key("renew_every");
             self.found.add(at, "must be less than half of `reservation.lifetime`");
         }
-        let slice_output_tokens = reservation.slice_output_tokens.0;
-        if slice_output_tokens > COUNT_MAX {
-            let at = KeyPath::from("reservation").key("slice_output_tokens");
-            self.found.add(at, format!("must be from 0 to {COUNT_MAX}"));
+        let mut count_or_none = |given: Whole, key| {
+            if given.0 > COUNT_MAX {
+                let at = KeyPath::from("reservation").key(key);
+                self.found.add(at, format!("must be from 0 to {COUNT_MAX}"));
+            }
+            given.0
+        };
+        Reservation {
+            lifetime,
+            renew_every,
+            slice_output_tokens: count_or_none(
+                reservation.slice_output_tokens,
+                "slice_output_tokens",
+            ),
+            affordable_output_min: count_or_none(
+                reservation.affordable_output_min,
+                "affordable_output_min",
+            ),
         }
-        Reservation { lifetime, renew_every, slice_output_tokens }
     }
 
     fn missing_credential_status(&mut self, errors: &schema::Errors) -> u16 {

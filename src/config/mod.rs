@@ -160,6 +160,9 @@ pub struct Reservation {
     pub renew_every: Duration,
     /// Reserved at a time for a stream paid by key; 0: all of its output limit at once.
     pub slice_output_tokens: u64,
+    /// The least output, in tokens, that an answer may be lowered to where its request names no
+    /// limit and the balance does not pay for the model's; 0: never lowered.
+    pub affordable_output_min: u64,
 }
 
 /// Which words a 402 uses (WIRE.md section 3).

@@ -84,6 +84,7 @@ pub(super) struct Reservation {
     pub(super) lifetime: Lasting,
     pub(super) renew_every: Lasting,
     pub(super) slice_output_tokens: Whole,
+    pub(super) affordable_output_min: Whole,
 }
 
 #[derive(Debug, Deserialize)]

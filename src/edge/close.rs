@@ -67,6 +67,9 @@ impl<L: Ledger> Edge<L> {
                 None
             }
         };
+        if let Some(verdict) = &verdict {
+            self.metrics.used(verdict.source.name());
+        }
         ctx.log.verdict = verdict;
         ctx.log.receipt = receipt;
         crash::point(Step::Settled);

@@ -6,15 +6,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use lua_free_filters::{Counts, Usage};
-
 use super::meter::Meter;
+use super::order::Order;
 use super::rolling::Holding;
+use super::verdict::Verdict;
 use crate::clock::Stopwatch;
 use crate::ids::AccountId;
 use crate::ledger::Receipt;
 use crate::money::Msat;
-use crate::pricing::{self, Cost, Offer, Price};
+use crate::pricing::Price;
 use crate::upstream::Upstream;
 
 /// The state of one request; dropped with it, whatever happens.
@@ -24,6 +24,7 @@ pub struct Ctx {
     pub(super) started: Stopwatch,
     pub(super) stage: Stage,
     pub(super) meter: Meter,
+    pub(super) presence: Presence,
     /// The upstream being asked, or the one that answered.
     pub(super) candidate: Option<Arc<Upstream>>,
     /// Header lines that the head of this answer gets besides the upstream's own.
@@ -56,39 +57,26 @@ pub(super) enum Stage {
 /// The right to be forwarded.
 #[derive(Debug)]
 pub(super) struct Ticket {
+    pub(super) order: Arc<Order>,
     pub(super) reservation: Holding,
     pub(super) reserved: Msat,
-    pub(super) offer: Arc<Offer>,
-    /// By which the upstream that is asked is charged.
-    pub(super) price: Price,
+    /// Which of the order's bids it is charged by: that of the upstream being asked.
+    pub(super) bid: usize,
     /// What the account had left beside this reservation when it was made or last raised.
     pub(super) available: Msat,
     /// The output tokens that `reserved` pays for; fewer than the most while it is rolling.
     pub(super) covered: u64,
     /// Whether to ask for the next slice before this one is used up.
     pub(super) asks_ahead: bool,
-    pub(super) body_bytes: u64,
-    /// The most output that was asked for, over all choices: what an estimate cannot exceed.
-    pub(super) output_tokens_max: u64,
     pub(super) payer: AccountId,
     /// Paid by `X-Cashu`: what is left goes back with the answer.
     pub(super) wants_change: bool,
 }
 
 impl Ticket {
-    /// What this usage costs and where the figure came from. `None`: nothing was delivered.
-    pub(super) fn verdict(&self, usage: &Usage) -> Option<Verdict> {
-        let (tokens, source) = match usage {
-            Usage::Reported(tokens) => (*tokens, UsageSource::Upstream),
-            // A guess never charges more than was reserved.
-            Usage::Partial(delivered) => {
-                let estimate = pricing::estimate(self.body_bytes, delivered);
-                let output = estimate.output.min(self.output_tokens_max);
-                (Counts { output, ..estimate }, UsageSource::Estimated)
-            }
-            Usage::Nothing => return None,
-        };
-        Some(Verdict { tokens, source, cost: self.price.cost(&tokens) })
+    /// What it is charged by.
+    pub(super) fn price(&self) -> Price {
+        self.order.bids.get(self.bid).map_or_else(Price::default, |bid| bid.price)
     }
 
     /// What the account will have when this request has cost `cost`, other requests aside.
@@ -99,28 +87,15 @@ impl Ticket {
     }
 }
 
-/// What a request is charged for.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Verdict {
-    pub(super) tokens: Counts,
-    pub(super) source: UsageSource,
-    pub(super) cost: Cost,
-}
-
-/// How much the usage can be trusted (`usage_source` in receipt and log).
+/// Whether there is still somebody to answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum UsageSource {
-    Upstream,
-    Estimated,
-}
-
-impl UsageSource {
-    pub(super) const fn name(self) -> &'static str {
-        match self {
-            Self::Upstream => "upstream",
-            Self::Estimated => "estimated",
-        }
-    }
+pub(super) enum Presence {
+    /// Its leaving ends the exchange.
+    Watched,
+    /// Its leaving is noted, and the upstream is heard to its end (`abort: drain`).
+    Optional,
+    /// It left, and the upstream is heard to its end.
+    Gone,
 }
 
 /// How many requests are open, and word when none is.
@@ -169,6 +144,7 @@ impl Ctx {
             started: Stopwatch::start(),
             stage: Stage::Unpaid,
             meter: Meter::Nothing,
+            presence: Presence::Watched,
             candidate: None,
             added: Vec::new(),
             log: LogLine::default(),

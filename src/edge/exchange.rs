@@ -11,19 +11,22 @@
 //!   change. Beyond `limits.held_bytes_max` it flows after all, and the change is claimed.
 
 use bytes::{Bytes, BytesMut};
-use lua_free_filters::End;
+use lua_free_filters::{End, Route};
 use pingora::http::ResponseHeader;
 use pingora::proxy::{ProxyHttp, Session};
 use pingora::{Error, ErrorType};
 
 use super::Edge;
 use super::answer::Framing;
-use super::context::{Ctx, Verdict};
+use super::ask::{Asked, MISTAKE_BYTES_MAX, unreadable};
+use super::context::{Ctx, Presence};
 use super::meter::Meter;
 use super::order::Order;
-use super::origin::{Asked, Broke, Origin, unreadable};
+use super::origin::{Broke, Origin};
 use super::rolling::Passed;
+use super::verdict::Verdict;
 use crate::api;
+use crate::config::Abort;
 use crate::crash::{self, Step};
 use crate::error::Refusal;
 use crate::ledger::Ledger;
@@ -38,6 +41,9 @@ impl<L: Ledger> Edge<L> {
         ctx: &mut Ctx,
         order: &Order,
     ) -> pingora::Result<()> {
+        if order.offer.model.abort == Abort::Drain {
+            ctx.presence = Presence::Optional;
+        }
         let origin = match self.ask(session, ctx, order).await {
             Ok(origin) => origin,
             Err(Asked::ClientGone) => return self.client_gone(ctx).await,
@@ -46,23 +52,40 @@ impl<L: Ledger> Edge<L> {
         if !origin.head.status.is_success() {
             return self.pass_on_mistake(session, ctx, origin).await;
         }
-        ctx.meter = match content_type(&origin.head) {
-            Content::EventStream => Meter::stream(order.show_usage, order.rolls()),
-            Content::Json => Meter::json(),
+        ctx.meter = match content_type(order.route, &origin.head) {
+            Content::EventStream => Meter::stream(order.route, order.show_usage, order.rolls()),
+            Content::Json => Meter::json(order.route),
+            Content::Bytes => Meter::opaque(),
             Content::Other => return self.refuse_paid(session, ctx, unreadable()).await,
         };
-        let flows = matches!(ctx.meter, Meter::Stream { .. })
+        let flows = !matches!(ctx.meter, Meter::Json { .. })
             && ctx.ticket().is_some_and(|ticket| !ticket.wants_change);
         if flows {
-            let head = origin.head.clone();
-            self.write_head(session, ctx, head, Framing::Unknown).await?;
-            return self.flow(session, ctx, origin).await;
+            return self.let_flow(session, ctx, origin, Bytes::new()).await;
         }
         // A document comes whole, whatever was asked for.
         if let Err(refusal) = self.cover_all(ctx).await {
             return self.refuse_paid(session, ctx, refusal).await;
         }
         self.hold(session, ctx, origin).await
+    }
+
+    /// Sends the head, what was held of the body so far, and the rest as it comes.
+    async fn let_flow(
+        &self,
+        session: &mut Session,
+        ctx: &mut Ctx,
+        origin: Origin,
+        held: Bytes,
+    ) -> pingora::Result<()> {
+        let mut head = origin.head.clone();
+        self.prepare_head(session, ctx, &mut head, Framing::Unknown).await?;
+        let body = Some(held).filter(|held| !held.is_empty());
+        let sent = send_head(session, ctx, head).await && send(session, ctx, body, false).await;
+        match sent {
+            true => self.flow(session, ctx, origin).await,
+            false => self.client_gone(ctx).await,
+        }
     }
 
     /// Passes the body on as it comes; the head has left.
@@ -73,7 +96,7 @@ impl<L: Ledger> Edge<L> {
         mut origin: Origin,
     ) -> pingora::Result<()> {
         loop {
-            match origin.next(session).await {
+            match origin.next(session, &mut ctx.presence).await {
                 Ok(Some(chunk)) => {
                     crash::point(Step::Streaming);
                     match self.pass_on(session, ctx, chunk).await? {
@@ -97,6 +120,9 @@ impl<L: Ledger> Edge<L> {
         let mut tail = None;
         self.response_body_filter(session, &mut tail, true, ctx)?;
         self.put_back(origin).await;
+        if ctx.presence == Presence::Gone {
+            return self.client_gone(ctx).await;
+        }
         // The settle is on its way to the ledger before the client sees the end, so whatever
         // it asks next is answered after it; nobody waits for it to return.
         let (_closed, written) =
@@ -114,7 +140,7 @@ impl<L: Ledger> Edge<L> {
     ) -> pingora::Result<()> {
         let mut held = BytesMut::new();
         loop {
-            match origin.next(session).await {
+            match origin.next(session, &mut ctx.presence).await {
                 Ok(Some(chunk)) => {
                     crash::point(Step::Streaming);
                     let mut body = Some(chunk);
@@ -135,8 +161,9 @@ impl<L: Ledger> Edge<L> {
             }
             let total = held.len().saturating_add(ctx.meter.held());
             if total > self.config.limits.held_bytes_max {
+                // It outgrew what is held: it flows, and change is left to be claimed.
                 held.extend_from_slice(&ctx.meter.overflow());
-                return self.let_go(session, ctx, origin, held.freeze()).await;
+                return self.let_flow(session, ctx, origin, held.freeze()).await;
             }
         }
         crash::point(Step::StreamEnded);
@@ -147,7 +174,12 @@ impl<L: Ledger> Edge<L> {
         held.extend_from_slice(&tail.unwrap_or_default());
         let head = origin.head.clone();
         self.put_back(origin).await;
-        self.deliver(session, ctx, head, held.freeze()).await
+        match ctx.presence {
+            Presence::Gone => self.client_gone(ctx).await,
+            Presence::Watched | Presence::Optional => {
+                self.deliver(session, ctx, head, held.freeze()).await
+            }
+        }
     }
 
     /// Sends a held answer whose cost is known.
@@ -178,22 +210,6 @@ impl<L: Ledger> Edge<L> {
         written
     }
 
-    /// The answer outgrew what is held: head and body go out, change is left to be claimed.
-    async fn let_go(
-        &self,
-        session: &mut Session,
-        ctx: &mut Ctx,
-        origin: Origin,
-        held: Bytes,
-    ) -> pingora::Result<()> {
-        let head = origin.head.clone();
-        self.write_head(session, ctx, head, Framing::Unknown).await?;
-        if session.write_response_body(Some(held), false).await.is_err() {
-            return self.client_gone(ctx).await;
-        }
-        self.flow(session, ctx, origin).await
-    }
-
     /// An upstream's 4xx that is the client's own mistake, with its body, for nothing.
     async fn pass_on_mistake(
         &self,
@@ -203,7 +219,7 @@ impl<L: Ledger> Edge<L> {
     ) -> pingora::Result<()> {
         let mut body = BytesMut::new();
         loop {
-            match origin.next(session).await {
+            match origin.next(session, &mut ctx.presence).await {
                 Ok(Some(chunk)) => body.extend_from_slice(&chunk),
                 Ok(None) => break,
                 Err(Broke::ClientGone) => return self.client_gone(ctx).await,
@@ -274,10 +290,13 @@ impl<L: Ledger> Edge<L> {
         Error::e_explain(ErrorType::ConnectionClosed, "the upstream broke mid-stream")
     }
 
-    /// The client left. The upstream is dropped, and what was delivered is charged.
+    /// The client left. What was delivered is charged, or all that the upstream did if it was
+    /// heard to its end; change of it is left to be claimed.
     async fn client_gone(&self, ctx: &mut Ctx) -> pingora::Result<()> {
         ctx.log.ended = "client gone";
-        self.end_meter(ctx, End::Broken);
+        if ctx.presence != Presence::Gone {
+            self.end_meter(ctx, End::Broken);
+        }
         self.close(ctx).await;
         Error::e_explain(ErrorType::ConnectionClosed, "the client left")
     }
@@ -296,20 +315,58 @@ impl<L: Ledger> Edge<L> {
     }
 }
 
+/// Writes the head of an answer; false when the client has left and that ends the exchange.
+async fn send_head(session: &mut Session, ctx: &mut Ctx, head: ResponseHeader) -> bool {
+    if ctx.presence == Presence::Gone {
+        return true;
+    }
+    let written = session.write_response_header(Box::new(head), false).await;
+    stays(ctx, written)
+}
+
+/// Writes a piece of an answer, likewise. Nothing is written for a client that has left.
+pub(super) async fn send(
+    session: &mut Session,
+    ctx: &mut Ctx,
+    body: Option<Bytes>,
+    end: bool,
+) -> bool {
+    if ctx.presence == Presence::Gone || body.as_ref().is_none_or(Bytes::is_empty) && !end {
+        return true;
+    }
+    let written = session.write_response_body(body, end).await;
+    stays(ctx, written)
+}
+
+fn stays(ctx: &mut Ctx, written: pingora::Result<()>) -> bool {
+    if written.is_err() && ctx.presence == Presence::Optional {
+        ctx.presence = Presence::Gone;
+    }
+    written.is_ok() || ctx.presence == Presence::Gone
+}
+
 enum Content {
     EventStream,
     Json,
+    /// Audio, or a transcript as plain text or subtitles.
+    Bytes,
     Other,
 }
 
-fn content_type(head: &ResponseHeader) -> Content {
+fn content_type(route: Route, head: &ResponseHeader) -> Content {
     let value = head.headers.get(http::header::CONTENT_TYPE);
     let text = value.and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    match essence.as_str() {
-        "text/event-stream" => Content::EventStream,
-        "application/json" => Content::Json,
+    let is_audio = essence.starts_with("audio/") || essence == "application/octet-stream";
+    let is_text = essence.starts_with("text/") || essence == "application/x-subrip";
+    match (essence.as_str(), route) {
+        ("text/event-stream", _) => Content::EventStream,
+        ("application/json", _) => Content::Json,
         _ if essence.ends_with("+json") => Content::Json,
+        (_, Route::Speech) if is_audio => Content::Bytes,
+        (_, Route::Transcriptions | Route::Translations) if is_text && essence != "text/html" => {
+            Content::Bytes
+        }
         _ => Content::Other,
     }
 }
@@ -331,6 +388,3 @@ fn cost_headers(verdict: Option<Verdict>) -> api::HeaderList {
         line("x-routstr-output-cost-msats", cost.output),
     ]
 }
-
-/// The largest error body of an upstream that is passed on.
-const MISTAKE_BYTES_MAX: usize = 1 << 20;

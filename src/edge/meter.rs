@@ -13,21 +13,26 @@ pub(super) enum Meter {
     /// An event stream; `verdict` is set when it has ended. What is withheld waits for money.
     Stream { tap: Box<EventTap>, withheld: Option<Withheld>, verdict: Option<Usage> },
     /// A JSON document, held until it is whole.
-    Json { held: BytesMut, verdict: Option<Usage> },
-    /// A document too large to hold: its bytes pass and are counted.
+    Json { route: Route, held: BytesMut, verdict: Option<Usage> },
+    /// What is read by nobody here, audio or a document too large to hold: its bytes pass and are
+    /// counted.
     Opaque { bytes: u64 },
 }
 
 impl Meter {
     /// `may_be_cut`: whether the money for it may end before it does.
-    pub(super) fn stream(show_usage: bool, may_be_cut: bool) -> Self {
-        let tap = EventTap::new(Route::ChatCompletions, show_usage);
+    pub(super) fn stream(route: Route, show_usage: bool, may_be_cut: bool) -> Self {
+        let tap = EventTap::new(route, show_usage);
         let tap = if may_be_cut { tap.with_closing() } else { tap };
         Self::Stream { tap: Box::new(tap), withheld: None, verdict: None }
     }
 
-    pub(super) fn json() -> Self {
-        Self::Json { held: BytesMut::new(), verdict: None }
+    pub(super) fn json(route: Route) -> Self {
+        Self::Json { route, held: BytesMut::new(), verdict: None }
+    }
+
+    pub(super) fn opaque() -> Self {
+        Self::Opaque { bytes: 0 }
     }
 
     /// Takes one piece of the upstream's body, answers what is ready for the client.
@@ -69,9 +74,9 @@ impl Meter {
                 *verdict = Some(usage);
                 Ok(rest)
             }
-            Self::Json { held, verdict } => {
+            Self::Json { route, held, verdict } => {
                 let body = std::mem::take(held).freeze();
-                let answer = DocumentTap::read(Route::ChatCompletions, &body)?;
+                let answer = DocumentTap::read(*route, &body)?;
                 *verdict = Some(match &answer.usage {
                     Some(tokens) => Usage::Reported(*tokens),
                     // Also for an error that came with a 200: nothing delivered, nothing charged.

@@ -4,16 +4,21 @@
 //! reservation, exchange. A request that is not sold leaves before the reservation, one that
 //! is sold ends in `close`. This folder is the only one that names Pingora.
 
+mod access_log;
 mod answer;
+mod ask;
 mod close;
 mod context;
 mod exchange;
 mod meter;
 mod order;
 mod origin;
+mod payer;
 mod peers;
+mod reserve;
 mod rolling;
 pub mod serve;
+mod verdict;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,8 +35,9 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType};
 
 use self::context::{Ctx, OpenCount, Stage};
-use self::order::{Ecash, Refused, read_body};
+use self::payer::{payer, read_body};
 use self::peers::Peers;
+use self::reserve::{Ecash, Refused};
 use crate::api;
 use crate::config::Config;
 use crate::error::{Kind, Refusal};
@@ -88,7 +94,7 @@ impl<L: Ledger> Edge<L> {
         route: Route,
     ) -> pingora::Result<()> {
         let per_request = session.req_header().headers.contains_key("x-cashu");
-        let payer = match order::payer(session, self.config.missing_credential_status) {
+        let payer = match payer(session, self.config.missing_credential_status) {
             Ok(payer) => payer,
             Err(refusal) => {
                 return self.refuse_early(session, ctx, &refusal, per_request, None).await;
@@ -102,10 +108,11 @@ impl<L: Ledger> Edge<L> {
                 return self.refuse_early(session, ctx, &refusal, per_request, ecash).await;
             }
         };
-        let reserved = match self.order(route, body, payer.per_request) {
+        let order = self.order(route, session.req_header(), body, payer.per_request);
+        let reserved = match order {
             Ok(order) => {
                 ctx.log.model.clone_from(&order.offer.model.id);
-                self.reserve(ctx, &payer, &order).await.map(|()| order)
+                self.reserve(ctx, &payer, order).await
             }
             Err(refusal) => Err(refusal.into()),
         };
@@ -219,9 +226,10 @@ impl<L: Ledger> ProxyHttp for Edge<L> {
     ) -> pingora::Result<Option<Duration>> {
         let Ctx { meter, stage, .. } = ctx;
         let stage = &*stage;
-        let mut annotate = |tokens: &Counts| match stage {
+        let mut annotate = |counts: &Counts| match stage {
             Stage::Reserved(ticket) => {
-                let cost = ticket.price.cost(tokens);
+                let counts = ticket.order.peeked.demand.completed(*counts);
+                let cost = ticket.price().cost(&counts);
                 let remaining = ticket.remaining(cost.total);
                 cost.usage_members(self.prices.btc_usd_cents, Some(remaining))
             }
@@ -249,32 +257,7 @@ impl<L: Ledger> ProxyHttp for Edge<L> {
     /// Runs for every request, however it ended; ends the reservation if nothing else has.
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Ctx) {
         self.close(ctx).await;
-        if !log::log_enabled!(target: "nutgate::access", log::Level::Info) {
-            return;
-        }
-        let head = session.req_header();
-        let status = session.response_written().map_or(0, |response| response.status.as_u16());
-        let log = &ctx.log;
-        let tokens = log.verdict.map(|verdict| (verdict.tokens, verdict.source.name()));
-        let (input, output, source) =
-            tokens.map_or((0, 0, "-"), |(tokens, source)| (tokens.input, tokens.output, source));
-        log::info!(
-            target: "nutgate::access",
-            "id={} method={} path={} status={status} model={:?} upstream={} input_tokens={input} \
-             output_tokens={output} usage_source={source} reserved_msat={} cost_msat={} \
-             shortfall_msat={} ended={:?} error={} duration_ms={}",
-            ctx.request_id,
-            head.method,
-            head.uri.path(),
-            log.model,
-            ctx.candidate.as_ref().map_or("-", |upstream| upstream.name.as_str()),
-            log.reserved.get(),
-            log.receipt.map_or(Msat::ZERO, |receipt| receipt.spent).get(),
-            log.receipt.map_or(Msat::ZERO, |receipt| receipt.shortfall).get(),
-            log.ended,
-            error.map_or("-", |error| error.etype().as_str()),
-            ctx.started.elapsed().as_millis(),
-        );
+        access_log::line(session, error, ctx);
     }
 
     /// What Pingora could not parse, or a connection that is of no use any more.

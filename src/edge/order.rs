@@ -1,267 +1,206 @@
-//! What is asked and who pays: from the request's head and body to an open reservation.
+//! What is asked for, priced at every upstream that can serve it.
+//!
+//! Everything here is decided from the request, the price list and what is known of the upstreams:
+//! what is refused here has cost nothing and asked nobody.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
-use lua_free_filters::{
-    Counts, Credential, CredentialRefusal, PeekRefusal, Route, credential, peek, rewrite,
-};
-use pingora::proxy::Session;
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use lua_free_filters::{Counts, PeekRefusal, Peeked, Route, Splice, peek, rewrite};
+use pingora::http::RequestHeader;
 
 use super::Edge;
-use super::context::{Ctx, Stage, Ticket};
-use super::rolling::Holding;
 use crate::api;
-use crate::config::CostChunk;
-use crate::crash::{self, Step};
+use crate::config::{CostChunk, OutputLimitField};
 use crate::error::{Kind, Refusal};
-use crate::ids::{AccountId, ApiKey, ReservationId};
-use crate::ledger::terms::TOKENS_WINDOW;
-use crate::ledger::{Admission, Admitted, Denied, Ledger, Limit, Limited};
+use crate::ledger::Ledger;
 use crate::money::Msat;
-use crate::pricing::Offer;
-use crate::till::{CashuToken, RedeemRefused};
-
-/// Who pays.
-#[derive(Debug)]
-pub(super) struct Payer {
-    pub(super) account: AccountId,
-    /// What can be redeemed if the account does not exist yet.
-    pub(super) cashu_token: Option<CashuToken>,
-    /// Shown in `X-Cashu`: this request is paid by it, and what is left goes back.
-    pub(super) per_request: bool,
-}
+use crate::pricing::{Lookup, Offer, Price};
+use crate::upstream::{Candidate, Upstream};
 
 /// What is asked for, priced.
 #[derive(Debug)]
 pub(super) struct Order {
     pub(super) route: Route,
     pub(super) offer: Arc<Offer>,
-    /// The body as the upstream gets it.
-    pub(super) body: Bytes,
-    /// The length of the body as the client sent it: what the ceiling counts.
-    pub(super) body_bytes: u64,
-    pub(super) output_tokens_max: u64,
-    /// The most input and output it may use: what counts against the hourly limit.
-    pub(super) tokens_max: u64,
+    pub(super) peeked: Peeked<'static>,
+    /// As the client sent it.
+    body: Bytes,
     pub(super) show_usage: bool,
+    /// In the order in which they are tried; never empty.
+    pub(super) bids: Vec<Bid>,
+    /// The most that it may use.
+    pub(super) most: Counts,
     /// The output that is paid for before it is forwarded: all of it, or a first slice.
     pub(super) covered: u64,
-    /// What that may cost, with the whole prompt: what is reserved.
+    /// What `covered` may cost at the first of the upstreams, with the whole prompt: what is
+    /// reserved.
     pub(super) ceiling: Msat,
+    /// The output limit of each answer that the balance affords, where that is less than the
+    /// model's.
+    pub(super) lowered: Option<u64>,
+}
+
+/// One upstream that can serve an order, and what it charges.
+#[derive(Debug)]
+pub(super) struct Bid {
+    pub(super) upstream: Arc<Upstream>,
+    /// Its place among those that serve the model.
+    pub(super) served: usize,
+    pub(super) price: Price,
 }
 
 impl Order {
     /// Whether more is reserved while the answer is delivered.
     pub(super) fn rolls(&self) -> bool {
-        self.covered < self.output_tokens_max
+        self.covered < self.most.output
     }
-}
 
-/// A refusal, and what it means for a token that came with the request.
-#[derive(Debug)]
-pub(super) struct Refused {
-    pub(super) refusal: Refusal,
-    pub(super) ecash: Ecash,
-}
-
-/// Where the value of a token is when its request is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ecash {
-    /// Still the client's, as it was sent.
-    Untouched,
-    /// On an account, to which this request has brought it: it goes back as change.
-    Redeemed,
-    /// On an account since an earlier request, or nobody knows yet: it is claimed.
-    Elsewhere,
-}
-
-impl From<Refusal> for Refused {
-    fn from(refusal: Refusal) -> Self {
-        Self { refusal, ecash: Ecash::Untouched }
+    /// The most input and output it may use: what counts against the hourly limit.
+    pub(super) fn tokens_max(&self) -> u64 {
+        self.most.input.saturating_add(self.most.output)
     }
-}
 
-/// Reads who pays from the head.
-pub(super) fn payer(session: &Session, missing_status: u16) -> Result<Payer, Refusal> {
-    let headers = &session.req_header().headers;
-    let text = |name: &str| match headers.get(name).map(|value| value.to_str()) {
-        None => Ok(None),
-        Some(Ok(text)) => Ok(Some(text)),
-        Some(Err(_)) => Err(CredentialRefusal::Malformed),
-    };
-    let shown = text("x-cashu")
-        .and_then(|x_cashu| credential(x_cashu, text("authorization")?))
-        .map_err(|why| api::credential_refusal(why, missing_status))?;
-    Ok(match shown {
-        Credential::ApiKey(key) => Payer {
-            account: ApiKey::presented(key).account(),
-            cashu_token: None,
-            per_request: false,
-        },
-        Credential::CashuBearer(text) => by_token(text, false),
-        Credential::Cashu(text) => by_token(text, true),
-    })
-}
+    /// What so much output may cost by this price, with everything else that may be used.
+    pub(super) fn ceiling_by(&self, price: &Price, covered: u64) -> Msat {
+        price.ceiling(&Counts { output: covered, ..self.most })
+    }
 
-fn by_token(text: &str, per_request: bool) -> Payer {
-    Payer {
-        account: ApiKey::of_cashu_token(text).account(),
-        cashu_token: Some(CashuToken::new(text)),
-        per_request,
+    /// What is reserved when no more than `limit` of output is allowed in each answer.
+    fn ceiling_of(&self, limit: u64) -> Msat {
+        let output = limit.saturating_mul(self.peeked.n).min(self.covered);
+        self.bids.first().map_or(Msat::MAX, |bid| self.ceiling_by(&bid.price, output))
     }
-}
 
-/// Reads a request's body, up to `bytes_max`.
-///
-/// # Errors
-/// Too large: 413, and the connection is closed after the answer. Broken off: the client went.
-pub(super) async fn read_body(
-    session: &mut Session,
-    bytes_max: usize,
-) -> pingora::Result<Result<Bytes, Refusal>> {
-    let announced = session
-        .req_header()
-        .headers
-        .get(http::header::CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-    if announced.is_some_and(|bytes| bytes > bytes_max) {
-        return Ok(Err(api::body_too_large(bytes_max)));
-    }
-    if session.req_header().headers.contains_key(http::header::EXPECT) {
-        session.write_continue_response().await?;
-    }
-    let mut body = BytesMut::with_capacity(announced.unwrap_or(0));
-    while let Some(chunk) = session.read_request_body().await? {
-        if body.len().saturating_add(chunk.len()) > bytes_max {
-            return Ok(Err(api::body_too_large(bytes_max)));
+    /// The least that serves this order: a limit that the client named is kept, the model's own
+    /// may be lowered to `least`; 0 keeps it too.
+    pub(super) fn least_ceiling(&self, least: u64) -> Msat {
+        match self.may_be_lowered(least) {
+            true => self.ceiling_of(least.min(self.limit())),
+            false => self.ceiling,
         }
-        body.extend_from_slice(&chunk);
     }
-    Ok(Ok(body.freeze()))
+
+    /// Lowers the output limit to what `available` pays for, if that is `least` or more. Only
+    /// where the client named none: whoever asks for a length gets it or is refused.
+    pub(super) fn lower_to(&mut self, available: Msat, least: u64) -> bool {
+        if !self.may_be_lowered(least) || self.least_ceiling(least) > available {
+            return false;
+        }
+        // The ceiling grows with the limit, so the most that is affordable is found by halves.
+        let (mut affordable, mut too_much) = (least.min(self.limit()), self.limit());
+        while too_much.saturating_sub(affordable) > 1 {
+            let middle = affordable.midpoint(too_much);
+            match self.ceiling_of(middle) <= available {
+                true => affordable = middle,
+                false => too_much = middle,
+            }
+        }
+        self.most.output = affordable.saturating_mul(self.peeked.n);
+        self.covered = self.covered.min(self.most.output);
+        self.ceiling = self.ceiling_of(affordable);
+        self.lowered = Some(affordable);
+        true
+    }
+
+    fn may_be_lowered(&self, least: u64) -> bool {
+        least > 0 && self.peeked.output_limit.is_none() && self.most.output > 0
+    }
+
+    /// The output limit of each answer.
+    fn limit(&self) -> u64 {
+        self.most.output.checked_div(self.peeked.n).unwrap_or(0)
+    }
+
+    /// The body as this upstream gets it.
+    pub(super) fn body_for(&self, bid: &Bid) -> Bytes {
+        let splices = self.splices(bid);
+        match splices.is_empty() {
+            true => self.body.clone(),
+            false => rewrite::apply(&self.body, splices).into(),
+        }
+    }
+
+    fn splices(&self, bid: &Bid) -> Vec<Splice> {
+        let mut splices = Vec::new();
+        splices.extend(rewrite::ask_usage(&self.peeked));
+        let theirs = self.offer.served.get(bid.served).map(|served| served.upstream_model.as_str());
+        if let Some(theirs) = theirs.filter(|theirs| *theirs != self.peeked.model) {
+            splices.push(rewrite::model_name(&self.peeked, theirs));
+        }
+        if let Some(limit) = self.lowered {
+            let field = limit_field(self.route, self.offer.model.output_limit_field);
+            splices.extend(rewrite::output_limit(&self.peeked, limit, field));
+        }
+        splices
+    }
+}
+
+/// What a limit is called that the client did not write.
+fn limit_field(route: Route, on_chat: OutputLimitField) -> &'static str {
+    match (route, on_chat) {
+        (Route::ChatCompletions, OutputLimitField::MaxCompletionTokens) => "max_completion_tokens",
+        (Route::Responses, _) => "max_output_tokens",
+        _ => "max_tokens",
+    }
 }
 
 impl<L: Ledger> Edge<L> {
-    /// Reads and prices a body: what is refused here has cost nothing and asked nobody.
+    /// Reads and prices a body.
     pub(super) fn order(
         &self,
         route: Route,
+        head: &RequestHeader,
         body: Bytes,
         per_request: bool,
     ) -> Result<Order, Refusal> {
-        let peeked = peek::read(route, None, &body).map_err(peek_refusal)?;
-        let offer = self.prices.find(&peeked.model).ok_or_else(api::model_not_found)?.clone();
-        let model = &offer.model;
-        let output_limit = peeked.output_limit.unwrap_or(model.max_output_tokens);
-        let body_bytes = u64::try_from(body.len()).unwrap_or(u64::MAX);
-        let mut splices = Vec::new();
-        splices.extend(rewrite::ask_usage(&peeked));
-        if peeked.model != Cow::Borrowed(model.upstream_model.as_str()) {
-            splices.push(rewrite::model_name(&peeked, &model.upstream_model));
-        }
+        let content_type = head.headers.get(CONTENT_TYPE).map(|value| value.to_str());
+        let content_type = content_type.map(|text| text.unwrap_or_default());
+        let peeked = peek::read(route, content_type, &body).map_err(peek_refusal)?;
+        let offer = match self.prices.now().find(&peeked.model) {
+            Lookup::Offer(offer) if offer.is_sold_on(route) => offer,
+            Lookup::Offer(_) | Lookup::Unknown => return Err(api::model_not_found()),
+            Lookup::NoRate => return Err(price_unavailable()),
+        };
+        let limit = peeked.output_limit.unwrap_or(offer.model.max_output_tokens);
+        let output = if route.has_output() { limit.saturating_mul(peeked.n) } else { 0 };
+        let most = offer.most(&peeked.demand, output);
+        let bids = self.bids(&offer, &peeked, &most)?;
         let show_usage = peeked.include_usage || self.config.cost_chunk == CostChunk::Always;
-        let rewritten =
-            if splices.is_empty() { body.clone() } else { rewrite::apply(&body, splices).into() };
-        let output_tokens_max = output_limit.saturating_mul(peeked.n);
-        // An image in the body is many bytes, but no model reads more than its context.
-        let input_tokens_max = body_bytes.min(model.context_length);
         // Change is for an answer whose cost is known, and one that is held is never cut.
-        let rolls = peeked.stream && !per_request;
-        let covered = self.slice().filter(|_| rolls).unwrap_or(u64::MAX).min(output_tokens_max);
-        let most = Counts { input: body_bytes, output: covered, ..Counts::NONE };
-        let ceiling = offer.price().ceiling(&most);
-        Ok(Order {
+        let rolls = route.can_be_cut() && peeked.stream && !per_request;
+        let covered = self.slice().filter(|_| rolls).unwrap_or(u64::MAX).min(most.output);
+        let mut order = Order {
             route,
-            body: rewritten,
-            body_bytes,
-            output_tokens_max,
-            tokens_max: input_tokens_max.saturating_add(output_tokens_max),
+            peeked: peeked.into_owned(),
+            body,
             show_usage,
+            bids,
+            most,
             covered,
-            ceiling,
+            ceiling: Msat::ZERO,
+            lowered: None,
             offer,
-        })
+        };
+        order.ceiling = order.ceiling_of(u64::MAX);
+        Ok(order)
     }
 
-    /// Reserves the ceiling, redeeming the payer's token first if its account is new.
-    pub(super) async fn reserve(
-        &self,
-        ctx: &mut Ctx,
-        payer: &Payer,
-        order: &Order,
-    ) -> Result<(), Refused> {
-        // Before anything was redeemed the token is as the client sent it.
-        let denied = match self.admit(payer, order).await.map_err(Refused::from)? {
-            Ok(admitted) => {
-                self.reserved(ctx, payer, order, admitted);
-                return Ok(());
-            }
-            Err(denied) => denied,
-        };
-        let (Denied::NoAccount, Some(cashu_token)) = (denied, &payer.cashu_token) else {
-            let refusal = denied_refusal(denied, payer, order);
-            return Err(Refused { refusal, ecash: Ecash::Elsewhere });
-        };
-        // Nothing is redeemed for a request that not even a new account may make.
-        let limit = self.config.rate_limits.tokens_per_hour;
-        if order.tokens_max > limit {
-            let limited = Limited { which: Limit::Tokens, limit, retry_after: TOKENS_WINDOW };
-            return Err(Refusal::rate_limited(&limited).into());
-        }
-        self.till
-            .redeem(cashu_token.reveal(), payer.account.clone(), order.ceiling)
-            .await
-            .map_err(|refused| redeem_refused(&refused))?;
-        let unanswered = |refusal| Refused { refusal, ecash: Ecash::Elsewhere };
-        let admitted = self.admit(payer, order).await.map_err(unanswered)?;
-        let admitted = admitted.map_err(|denied| Refused {
-            refusal: denied_refusal(denied, payer, order),
-            ecash: Ecash::Redeemed,
+    /// Who can serve it and for how much, the first to be asked first.
+    fn bids(&self, offer: &Offer, peeked: &Peeked<'_>, most: &Counts) -> Result<Vec<Bid>, Refusal> {
+        let price = |served: &crate::pricing::Served| served.prices.of(&peeked.demand);
+        let prices = offer.served.iter().map(price).collect::<Option<Vec<Price>>>();
+        let prices = prices.ok_or_else(|| {
+            Refusal::field("size", "and 'quality' name no image that this model has a price for")
         })?;
-        self.reserved(ctx, payer, order, admitted);
-        Ok(())
-    }
-
-    async fn admit(
-        &self,
-        payer: &Payer,
-        order: &Order,
-    ) -> Result<Result<Admitted, Denied>, Refusal> {
-        let ask = Admission {
-            reservation: ReservationId::fresh(),
-            account: payer.account.clone(),
-            ceiling: order.ceiling,
-            tokens: order.tokens_max,
-            lifetime: self.config.reservation.lifetime,
-            limits: self.config.rate_limits,
+        let ceilings: Vec<Msat> = prices.iter().map(|price| price.ceiling(most)).collect();
+        let candidates = self.upstreams.candidates(&offer.served, offer.model.select, &ceilings);
+        let bid = |Candidate { upstream, index }| {
+            let price = *prices.get(index)?;
+            Some(Bid { upstream, served: index, price })
         };
-        let admitted = self.till.ledger().admit(ask).await.map_err(|error| {
-            log::error!("admission: {error}");
-            Refusal::ledger_unavailable()
-        })?;
-        if let Some(spool) = &self.spool {
-            spool.ledger_answered();
-        }
-        Ok(admitted)
-    }
-
-    fn reserved(&self, ctx: &mut Ctx, payer: &Payer, order: &Order, admitted: Admitted) {
-        ctx.log.reserved = order.ceiling;
-        ctx.stage = Stage::Reserved(Ticket {
-            reservation: Holding::Here(admitted.reservation),
-            reserved: order.ceiling,
-            offer: order.offer.clone(),
-            price: order.offer.price(),
-            available: admitted.available,
-            covered: order.covered,
-            asks_ahead: true,
-            body_bytes: order.body_bytes,
-            output_tokens_max: order.output_tokens_max,
-            payer: payer.account.clone(),
-            wants_change: payer.per_request,
-        });
-        crash::point(Step::Reserved);
+        Ok(candidates.into_iter().filter_map(bid).collect())
     }
 }
 
@@ -274,30 +213,8 @@ fn peek_refusal(refusal: PeekRefusal) -> Refusal {
     }
 }
 
-fn redeem_refused(refused: &RedeemRefused) -> Refused {
-    let ecash = if refused.is_untouched() { Ecash::Untouched } else { Ecash::Elsewhere };
-    Refused { refusal: api::redeem_refusal(refused), ecash }
-}
-
-fn denied_refusal(denied: Denied, payer: &Payer, order: &Order) -> Refusal {
-    match denied {
-        Denied::Insufficient { account_idle: true, .. } if payer.per_request => {
-            api::redeem_refusal(&RedeemRefused::AlreadySpent)
-        }
-        _ => in_words(denied, order.ceiling),
-    }
-}
-
-/// Why the ledger did not reserve `required`, in the client's words.
-pub(super) fn in_words(denied: Denied, required: Msat) -> Refusal {
-    match denied {
-        Denied::NoAccount => Refusal::key_not_found(),
-        Denied::Insufficient { available, .. } => {
-            Refusal::insufficient_balance(required, available)
-        }
-        Denied::Expired => Refusal::key_expired(),
-        Denied::Capped { left } => Refusal::balance_limit_exceeded(required, left),
-        Denied::Limited(limited) => Refusal::rate_limited(&limited),
-        Denied::AlreadyEnded => Refusal::internal(),
-    }
+/// A model priced in dollars, while nobody knows what they are worth.
+fn price_unavailable() -> Refusal {
+    let message = "this model is priced in US dollars and the bitcoin price is not known right now";
+    Refusal::new(Kind::ServiceUnavailable, "price_unavailable", message).retry_after_s(30)
 }

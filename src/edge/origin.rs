@@ -1,23 +1,24 @@
-//! Asking an upstream: connecting, sending, and waiting for the head of its answer.
+//! One upstream: connecting, sending, waiting for the head of its answer, and the pieces of its
+//! body.
 //!
-//! Candidates are tried in order. The next one is asked only when the last cannot have done any
-//! work that somebody bills: it could not be connected to, or it said 429, 502, 503 or 504. A
-//! pooled connection that died before a byte of the answer is replaced once by a new one. Every
-//! wait has a bound and ends when the client goes away.
+//! A pooled connection that died before a byte of the answer is replaced once by a new one. Every
+//! wait has a bound, and ends when the client goes away unless the answer is wanted all the same.
 
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use lua_free_filters::Route;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::client::HttpSession;
 use pingora::proxy::{ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType};
+use tokio::time::error::Elapsed;
 
 use super::Edge;
-use super::context::Ctx;
-use super::order::Order;
+use super::context::{Ctx, Presence};
 use crate::clock::Stopwatch;
 use crate::crash::{self, Step};
 use crate::error::{Kind, Refusal};
@@ -31,6 +32,10 @@ pub(super) struct Origin {
     upstream: Arc<Upstream>,
     asked: Stopwatch,
     pub(super) head: ResponseHeader,
+    /// How long it took to come.
+    pub(super) first_byte: Duration,
+    /// What of the body was read ahead.
+    pub(super) ahead: Option<Bytes>,
 }
 
 /// Why a wait on the upstream ended without what was waited for.
@@ -60,9 +65,13 @@ impl Origin {
     pub(super) async fn next(
         &mut self,
         session: &mut Session,
-    ) -> Result<Option<bytes::Bytes>, Broke> {
+        presence: &mut Presence,
+    ) -> Result<Option<Bytes>, Broke> {
+        if let Some(ahead) = self.ahead.take() {
+            return Ok(Some(ahead));
+        }
         let limit = self.left().min(self.upstream.idle_timeout);
-        within(session, limit, self.http.read_response_body()).await
+        within(session, presence, limit, self.http.read_response_body()).await
     }
 
     /// What the total timeout leaves.
@@ -81,37 +90,14 @@ impl Origin {
 }
 
 impl<L: Ledger> Edge<L> {
-    /// Asks the candidates of an order until one answers with a head that is worth passing on.
-    pub(super) async fn ask(
+    /// Sends a paid request to one upstream and waits for the head of its answer.
+    pub(super) async fn forward(
         &self,
         session: &mut Session,
         ctx: &mut Ctx,
-        order: &Order,
-    ) -> Result<Origin, Asked> {
-        let candidates = self.upstreams.candidates(&order.offer.model);
-        let mut last = Asked::Refused(Broke::Unreachable.refusal());
-        for candidate in candidates {
-            ctx.candidate = Some(candidate.clone());
-            match self.ask_one(session, ctx, order, &candidate).await {
-                Ok(origin) => match judge(&origin.head) {
-                    Judged::Answer => return Ok(origin),
-                    Judged::Final(refusal) => return Err(Asked::Refused(refusal)),
-                    Judged::Next(refusal) => last = Asked::Refused(refusal),
-                },
-                Err(Broke::ClientGone) => return Err(Asked::ClientGone),
-                Err(broke @ Broke::Unreachable) => last = Asked::Refused(broke.refusal()),
-                Err(broke) => return Err(Asked::Refused(broke.refusal())),
-            }
-        }
-        Err(last)
-    }
-
-    async fn ask_one(
-        &self,
-        session: &mut Session,
-        ctx: &mut Ctx,
-        order: &Order,
+        route: Route,
         upstream: &Arc<Upstream>,
+        body: Bytes,
     ) -> Result<Origin, Broke> {
         let asked = Stopwatch::start();
         loop {
@@ -120,7 +106,8 @@ impl<L: Ledger> Edge<L> {
             let connect = Box::pin(self.connector.get_http_session(&*peer));
             // The peer's own timeouts bound each step of connecting, this bounds their sum.
             let limit = upstream.connect_timeout.saturating_mul(2);
-            let (http, reused) = match within(session, limit, connect).await {
+            let (http, reused) = match within(session, &mut Presence::Watched, limit, connect).await
+            {
                 Ok(connected) => connected,
                 Err(Broke::ClientGone) => return Err(Broke::ClientGone),
                 Err(_) => {
@@ -134,8 +121,10 @@ impl<L: Ledger> Edge<L> {
                 upstream: upstream.clone(),
                 asked,
                 head: ResponseHeader::build(200, None).map_err(|_| Broke::Cut)?,
+                first_byte: Duration::ZERO,
+                ahead: None,
             };
-            match self.send(session, ctx, order, &mut origin).await {
+            match self.send(session, ctx, route, body.clone(), &mut origin).await {
                 Ok(()) => return Ok(origin),
                 // The pool held a connection that the upstream was just closing.
                 Err(Broke::Cut) if reused => {}
@@ -148,21 +137,22 @@ impl<L: Ledger> Edge<L> {
         &self,
         session: &mut Session,
         ctx: &mut Ctx,
-        order: &Order,
+        route: Route,
+        body: Bytes,
         origin: &mut Origin,
     ) -> Result<(), Broke> {
-        let path = format!("{}{}", origin.upstream.prefix, order.route.upstream_path());
+        let path = origin.upstream.path(route.upstream_path());
         let mut head = RequestHeader::build("POST", path.as_bytes(), None).map_err(cut)?;
         for (name, value) in &session.req_header().headers {
             head.append_header(name.clone(), value.clone()).map_err(cut)?;
         }
         self.upstream_request_filter(session, &mut head, ctx).await.map_err(cut)?;
-        head.insert_header(http::header::CONTENT_LENGTH, order.body.len()).map_err(cut)?;
+        head.insert_header(http::header::CONTENT_LENGTH, body.len()).map_err(cut)?;
         let limit = origin.left().min(origin.upstream.first_byte_timeout);
         let http = &mut origin.http;
         let exchange = async {
             http.write_request_header(Box::new(head)).await?;
-            http.write_request_body(order.body.clone(), true).await?;
+            http.write_request_body(body, true).await?;
             http.finish_request_body().await?;
             crash::point(Step::Forwarded);
             loop {
@@ -176,7 +166,8 @@ impl<L: Ledger> Edge<L> {
                 }
             }
         };
-        origin.head = within(session, limit, exchange).await?;
+        origin.head = within(session, &mut ctx.presence, limit, exchange).await?;
+        origin.first_byte = origin.asked.elapsed();
         crash::point(Step::Answered);
         Ok(())
     }
@@ -190,79 +181,37 @@ impl<L: Ledger> Edge<L> {
     }
 }
 
-/// Why no candidate's answer can be passed on.
-pub(super) enum Asked {
-    ClientGone,
-    Refused(Refusal),
-}
-
-enum Judged {
-    /// An answer for the client: success, or its own mistake.
-    Answer,
-    /// Ours to explain, and nobody else may be asked.
-    Final(Refusal),
-    /// Ours to explain, unless another candidate does better.
-    Next(Refusal),
-}
-
-/// What a head means for the client (WIRE.md section 3).
-fn judge(head: &ResponseHeader) -> Judged {
-    let upstream = |code, message| Refusal::new(Kind::UpstreamError, code, message);
-    match head.status.as_u16() {
-        200..=299 if is_encoded(head) => Judged::Final(unreadable()),
-        200..=299 | 400 | 404..=406 | 409..=428 | 430..=499 => Judged::Answer,
-        429 => {
-            let message = "the upstream limits the requests it takes";
-            let wait = retry_after_s(head);
-            Judged::Next(
-                Refusal::new(Kind::RateLimitExceeded, "upstream_rate_limited", message)
-                    .fault(crate::error::Fault::Upstream)
-                    .retry_after_s(wait),
-            )
-        }
-        401..=403 | 407 => {
-            Judged::Final(upstream("upstream_refused", "the upstream refused this gateway"))
-        }
-        502..=504 => Judged::Next(upstream("upstream_failed", "the upstream failed")),
-        _ => Judged::Final(upstream("upstream_failed", "the upstream failed")),
-    }
-}
-
-/// An answer that is not what this route answers: never passed on, never charged.
-pub(super) fn unreadable() -> Refusal {
-    let message = "the upstream's answer is not one that this route gives";
-    Refusal::new(Kind::UpstreamError, "upstream_unreadable", message)
-}
-
-fn is_encoded(head: &ResponseHeader) -> bool {
-    let encoding = head.headers.get(http::header::CONTENT_ENCODING);
-    encoding.is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"))
-}
-
-/// Seconds of an upstream's `Retry-After`; a date or nonsense counts as a second.
-fn retry_after_s(head: &ResponseHeader) -> u32 {
-    let value = head.headers.get(http::header::RETRY_AFTER);
-    let seconds = value.and_then(|value| value.to_str().ok()?.trim().parse::<u32>().ok());
-    seconds.unwrap_or(1).clamp(1, RETRY_AFTER_S_MAX)
-}
-
-/// Waits for the upstream, but not longer than `limit` nor than the client stays.
+/// Waits for the upstream, but not longer than `limit`, nor than the client stays unless that is
+/// optional.
 async fn within<T>(
     session: &mut Session,
+    presence: &mut Presence,
     limit: Duration,
     work: impl Future<Output = pingora::Result<T>>,
 ) -> Result<T, Broke> {
-    tokio::select! {
-        biased;
-        done = tokio::time::timeout(limit, work) => match done {
-            Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) => {
-                log::debug!("upstream: {error}");
-                Err(Broke::Cut)
-            }
-            Err(_) => Err(Broke::TimedOut),
-        },
-        () = client_gone(session) => Err(Broke::ClientGone),
+    let mut work = std::pin::pin!(tokio::time::timeout(limit, work));
+    if *presence != Presence::Gone {
+        tokio::select! {
+            biased;
+            done = &mut work => return judged(done),
+            () = client_gone(session) => {}
+        }
+        if *presence == Presence::Watched {
+            return Err(Broke::ClientGone);
+        }
+        *presence = Presence::Gone;
+    }
+    judged(work.await)
+}
+
+fn judged<T>(done: Result<pingora::Result<T>, Elapsed>) -> Result<T, Broke> {
+    match done {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => {
+            log::debug!("upstream: {error}");
+            Err(Broke::Cut)
+        }
+        Err(_) => Err(Broke::TimedOut),
     }
 }
 
@@ -282,6 +231,3 @@ fn cut(error: Box<Error>) -> Broke {
     log::warn!("a request head could not be made: {error}");
     Broke::Cut
 }
-
-/// An upstream that wants to be left alone for longer is passed on as this: an hour.
-const RETRY_AFTER_S_MAX: u32 = 3600;

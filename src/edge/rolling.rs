@@ -6,14 +6,15 @@
 //! up. What is reserved always pays for the whole prompt, so only output is counted here.
 
 use bytes::Bytes;
-use lua_free_filters::{Counts, End, Usage};
+use lua_free_filters::{End, Usage};
 use pingora::proxy::{ProxyHttp, Session};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use super::Edge;
 use super::context::{Ctx, Ticket};
-use super::order::in_words;
+use super::exchange::send;
+use super::reserve::in_words;
 use crate::error::{Kind, Refusal};
 use crate::ledger::{Denied, Ledger, Reservation, Unavailable};
 use crate::money::Msat;
@@ -69,22 +70,22 @@ impl Ticket {
     }
 
     fn rolls(&self) -> bool {
-        self.covered < self.output_tokens_max
+        self.covered < self.order.most.output
     }
 
     fn output(&self, usage: &Usage) -> u64 {
-        let output = self.verdict(usage).map_or(0, |verdict| verdict.tokens.output);
-        output.min(self.output_tokens_max)
+        let output = self.verdict(usage).map_or(0, |verdict| verdict.counts.output);
+        output.min(self.order.most.output)
     }
 
     /// What one slice more covers.
     fn one_more(&self, slice: u64) -> u64 {
-        self.covered.saturating_add(slice).min(self.output_tokens_max)
+        self.covered.saturating_add(slice).min(self.order.most.output)
     }
 
     /// What so much output may cost, with the whole prompt.
     fn ceiling(&self, covered: u64) -> Msat {
-        self.price.ceiling(&Counts { input: self.body_bytes, output: covered, ..Counts::NONE })
+        self.order.ceiling_by(&self.price(), covered)
     }
 
     /// Asks the ledger to pay for so much output; [`Ticket::land`] takes the answer.
@@ -141,7 +142,7 @@ impl<L: Ledger> Edge<L> {
             if let Some(ticket) = ctx.ticket() {
                 ticket.note_accrued(&ctx.meter.usage());
             }
-            if session.write_response_body(body, false).await.is_err() {
+            if !send(session, ctx, body, false).await {
                 return Ok(Passed::ClientGone);
             }
             if let Some(withheld) = ctx.meter.take_withheld() {
@@ -189,12 +190,12 @@ impl<L: Ledger> Edge<L> {
     /// Pays for the whole output limit, if it is not paid for yet.
     pub(super) async fn cover_all(&self, ctx: &mut Ctx) -> Result<(), Refusal> {
         match ctx.ticket_mut().filter(|ticket| ticket.rolls()) {
-            Some(ticket) => self.cover(ticket, ticket.output_tokens_max).await,
+            Some(ticket) => self.cover(ticket, ticket.order.most.output).await,
             None => Ok(()),
         }
     }
 
-    async fn cover(&self, ticket: &mut Ticket, covered: u64) -> Result<(), Refusal> {
+    pub(super) async fn cover(&self, ticket: &mut Ticket, covered: u64) -> Result<(), Refusal> {
         let more = ticket.ceiling(covered).saturating_sub(ticket.reserved);
         ticket.raise(self.till.ledger(), covered);
         ticket.land().await.map_err(|short| match short {

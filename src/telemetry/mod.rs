@@ -30,6 +30,7 @@ pub struct Metrics(Arc<Inner>);
 struct Inner {
     registry: Registry,
     refusals: IntCounterVec,
+    usage: IntCounterVec,
     ended: [(Ended, IntCounter); 3],
     shortfall_msat: IntCounter,
     ledger_up: IntGauge,
@@ -45,6 +46,10 @@ impl Default for Metrics {
             Opts::new("nutgate_refusals_total", "Answers of ours instead of the upstream's"),
             &["code"],
         );
+        let usage = IntCounterVec::new(
+            Opts::new("nutgate_usage_total", "Requests charged, by where their usage came from"),
+            &["source"],
+        );
         let ended = registered(
             &registry,
             IntCounterVec::new(
@@ -58,6 +63,7 @@ impl Default for Metrics {
         );
         Self(Arc::new(Inner {
             refusals: registered(&registry, refusals),
+            usage: registered(&registry, usage),
             ended: [Ended::Settled, Ended::Released, Ended::Expired]
                 .map(|how| (how, ended.with_label_values(&[how.name()]))),
             shortfall_msat: registered(&registry, shortfall_msat),
@@ -98,6 +104,11 @@ impl Metrics {
     /// A refusal was given. `code` is one of the program's own.
     pub fn refused(&self, code: &'static str) {
         self.0.refusals.with_label_values(&[code]).inc();
+    }
+
+    /// A request was charged. `source` is one of the program's own words.
+    pub fn used(&self, source: &'static str) {
+        self.0.usage.with_label_values(&[source]).inc();
     }
 
     /// A reservation was ended here.

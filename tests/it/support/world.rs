@@ -123,6 +123,8 @@ impl World {
                 "tokens_per_hour": LIMIT_MAX,
                 "concurrent": LIMIT_MAX,
             },
+            // Refused with 402 as a whole, unless a test is about being served less.
+            "reservation": {"affordable_output_min": 0},
             "mints": [{"url": mint.url(), "units": units}],
             "upstreams": upstreams,
             "models": models,

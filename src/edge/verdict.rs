@@ -1,0 +1,71 @@
+//! What a request is charged for, and how far the figure can be trusted: the one place where a
+//! missing or broken usage becomes a cost.
+
+use lua_free_filters::{Counts, Usage};
+
+use super::context::Ticket;
+use crate::config::MissingUsage;
+use crate::pricing::{self, Cost};
+
+/// What a request is charged for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Verdict {
+    pub(super) counts: Counts,
+    pub(super) source: UsageSource,
+    pub(super) cost: Cost,
+}
+
+/// How much the usage can be trusted (`usage_source` in receipt, log and metrics).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum UsageSource {
+    /// The upstream counted.
+    Upstream,
+    /// The price is by what the request itself says, and that was delivered.
+    Counted,
+    /// The upstream did not say, and the model's policy is this.
+    Estimated,
+    Floor,
+    Ceiling,
+}
+
+impl UsageSource {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Upstream => "upstream",
+            Self::Counted => "counted",
+            Self::Estimated => "estimated",
+            Self::Floor => "floor",
+            Self::Ceiling => "ceiling",
+        }
+    }
+}
+
+impl Ticket {
+    /// What this usage costs and where the figure came from. `None`: nothing was delivered.
+    pub(super) fn verdict(&self, usage: &Usage) -> Option<Verdict> {
+        let order = &*self.order;
+        let demand = &order.peeked.demand;
+        let price = self.price();
+        let (counts, source) = match usage {
+            Usage::Nothing => return None,
+            Usage::Reported(counts) => (demand.completed(*counts), UsageSource::Upstream),
+            Usage::Partial { known, .. } if !price.asks_tokens() => {
+                (demand.completed(*known), UsageSource::Counted)
+            }
+            Usage::Partial { delivered, known } => {
+                let known = demand.completed(*known);
+                match order.offer.model.missing_usage {
+                    MissingUsage::Estimate => (
+                        pricing::estimate(demand, delivered, &known, &order.most),
+                        UsageSource::Estimated,
+                    ),
+                    MissingUsage::Floor => {
+                        (pricing::floor(delivered, &known, &order.most), UsageSource::Floor)
+                    }
+                    MissingUsage::Ceiling => (order.most, UsageSource::Ceiling),
+                }
+            }
+        };
+        Some(Verdict { counts, source, cost: price.cost(&counts) })
+    }
+}
