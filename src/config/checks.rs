@@ -4,17 +4,20 @@
 //! too; what stands in is never used, since one mistake means no configuration.
 
 mod models;
+mod prices;
 mod upstreams;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use models::Market;
+
 use super::mistake::{Found, KeyPath, did_you_mean};
 use super::references::Outside;
 use super::scalars::Whole;
 use super::schema::{self, File};
-use super::{Config, Fleet, Limits, Listen, Mint, Reservation, Secret, url};
+use super::{Config, Decimal, Fleet, Limits, Listen, Mint, Reservation, Secret, url};
 use crate::ledger::terms;
 use crate::store;
 
@@ -23,7 +26,12 @@ pub(super) fn check(file: File, outside: &dyn Outside, found: &mut Found) -> Con
     let btc_usd_cents = checks.btc_usd_cents(file.btc_usd);
     let upstream_names: Vec<String> =
         file.upstreams.iter().flatten().filter_map(|upstream| upstream.name.clone()).collect();
-    let models = checks.models(file.models, &upstream_names, btc_usd_cents);
+    let market = Market {
+        upstream_names: &upstream_names,
+        btc_usd_cents,
+        has_dollar_rate: btc_usd_cents.is_some(),
+    };
+    let models = checks.models(file.models, &market);
     Config {
         http_url: checks.shown_url(&file.http_url, "http_url"),
         onion_url: checks.shown_url(&file.onion_url, "onion_url"),
@@ -219,6 +227,22 @@ impl Checks<'_> {
             checked.push(unit);
         }
         checked
+    }
+
+    /// Exact to the cent. A rate with a mistake of its own still counts as one, or every model
+    /// priced in dollars would seem wrong.
+    fn btc_usd_cents(&mut self, rate: Option<Decimal>) -> Option<u64> {
+        const BILLIONTHS_PER_CENT: u128 = 10_000_000;
+        let at = KeyPath::from("btc_usd");
+        let stand_in = Decimal { billionths: 100_000 * 1_000_000_000 };
+        let rate = rate.or_else(|| self.found.has(&at).then_some(stand_in))?;
+        if rate.billionths == 0 {
+            self.found.add(at, "must be more than 0; null for no rate");
+        } else if !rate.billionths.is_multiple_of(BILLIONTHS_PER_CENT) {
+            self.found.add(at, "has more than two decimals");
+        }
+        let cents = u64::try_from(rate.billionths / BILLIONTHS_PER_CENT);
+        Some(cents.unwrap_or(u64::MAX).max(1))
     }
 
     fn base_url(&mut self, text: Option<String>, allow_insecure: bool, at: &KeyPath) -> String {
