@@ -3,20 +3,22 @@
 //! A value that fails is noted and something harmless stands in for it, so that the rest is checked
 //! too; what stands in is never used, since one mistake means no configuration.
 
+mod models;
+mod prices;
+mod upstreams;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use models::Market;
+
 use super::mistake::{Found, KeyPath, did_you_mean};
 use super::references::Outside;
-use super::scalars::{Lasting, Whole};
+use super::scalars::Whole;
 use super::schema::{self, File};
-use super::{
-    Config, Currency, Decimal, Fleet, Limits, Listen, Mint, Model, Price, Reservation, Secret,
-    Upstream, url,
-};
+use super::{Config, Decimal, Fleet, Limits, Listen, Mint, Reservation, Secret, url};
 use crate::ledger::terms;
-use crate::pricing;
 use crate::store;
 
 pub(super) fn check(file: File, outside: &dyn Outside, found: &mut Found) -> Config {
@@ -24,7 +26,12 @@ pub(super) fn check(file: File, outside: &dyn Outside, found: &mut Found) -> Con
     let btc_usd_cents = checks.btc_usd_cents(file.btc_usd);
     let upstream_names: Vec<String> =
         file.upstreams.iter().flatten().filter_map(|upstream| upstream.name.clone()).collect();
-    let models = checks.models(file.models, &upstream_names, btc_usd_cents);
+    let market = Market {
+        upstream_names: &upstream_names,
+        btc_usd_cents,
+        has_dollar_rate: btc_usd_cents.is_some(),
+    };
+    let models = checks.models(file.models, &market);
     Config {
         http_url: checks.shown_url(&file.http_url, "http_url"),
         onion_url: checks.shown_url(&file.onion_url, "onion_url"),
@@ -235,131 +242,6 @@ impl Checks<'_> {
         checked
     }
 
-    fn upstreams(&mut self, upstreams: Vec<Option<schema::Upstream>>) -> Vec<Upstream> {
-        let mut names = Names::default();
-        let mut checked = Vec::new();
-        for (upstream, at) in self.elements(upstreams, &KeyPath::from("upstreams")) {
-            let name = self.word(upstream.name, &at.key("name"));
-            self.unique(&mut names, &name, &at.key("name"));
-            let timeouts = upstream.timeouts.unwrap_or_default();
-            let or_s = |given: Option<Lasting>, default_s| {
-                given.map_or(Duration::from_secs(default_s), |lasting| lasting.0)
-            };
-            let insecure = upstream.allow_insecure.unwrap_or(false);
-            checked.push(Upstream {
-                name,
-                base_url: self.base_url(upstream.base_url, insecure, &at.key("base_url")),
-                api_key: upstream.api_key.unwrap_or_else(|| Secret::new("")),
-                ca_file: upstream.ca_file.map(|file| self.ca_file(file, &at.key("ca_file"))),
-                connect_timeout: or_s(timeouts.connect, 5),
-                first_byte_timeout: or_s(timeouts.first_byte, 300),
-                idle_timeout: or_s(timeouts.idle, 60),
-                total_timeout: or_s(timeouts.total, 900),
-            });
-        }
-        checked
-    }
-
-    fn ca_file(&mut self, file: String, at: &KeyPath) -> PathBuf {
-        match self.outside.file(Path::new(&file)) {
-            Ok(pem) if pem.contains("-----BEGIN CERTIFICATE-----") => {}
-            Ok(_) => self.found.add(at.clone(), format!("`{file}` holds no PEM certificate")),
-            Err(error) => {
-                self.found.add(at.clone(), format!("the file `{file}` cannot be read: {error}"));
-            }
-        }
-        file.into()
-    }
-
-    fn models(
-        &mut self,
-        models: Vec<Option<schema::Model>>,
-        upstream_names: &[String],
-        btc_usd_cents: Option<u64>,
-    ) -> Vec<Model> {
-        let mut names = Names::default();
-        let mut checked = Vec::new();
-        for (model, at) in self.elements(models, &KeyPath::from("models")) {
-            let id = self.word(model.id, &at.key("id"));
-            self.unique(&mut names, &id, &at.key("id"));
-            let mut alias_ids = Vec::new();
-            let aliases = model.aliases.unwrap_or_default();
-            for (alias, at) in self.elements(aliases, &at.key("aliases")) {
-                let alias = self.word(Some(alias), &at);
-                self.unique(&mut names, &alias, &at);
-                alias_ids.push(alias);
-            }
-            let whole = |given: Option<Whole>| given.map_or(0, |whole| whole.0);
-            checked.push(Model {
-                context_length: self.count(model.context_length, &at.key("context_length")),
-                max_output_tokens: self
-                    .count(model.max_output_tokens, &at.key("max_output_tokens")),
-                upstreams: self.served_by(model.upstreams, upstream_names, &at.key("upstreams")),
-                price: self.price(model.price, btc_usd_cents, &at.key("price")),
-                name: model.name.unwrap_or_else(|| id.clone()),
-                description: model.description.unwrap_or_default(),
-                created: whole(model.created),
-                owned_by: model.owned_by.unwrap_or_else(|| "nutgate".to_owned()),
-                upstream_model: match model.upstream_model {
-                    Some(name) => self.word(Some(name), &at.key("upstream_model")),
-                    None => id.clone(),
-                },
-                alias_ids,
-                id,
-            });
-        }
-        checked
-    }
-
-    fn served_by(
-        &mut self,
-        upstreams: Option<Vec<Option<String>>>,
-        known: &[String],
-        at: &KeyPath,
-    ) -> Vec<String> {
-        let upstreams = upstreams.unwrap_or_default();
-        if upstreams.is_empty() {
-            self.found.add(at.clone(), "is required: the upstreams that serve this model");
-        }
-        let mut names = Names::default();
-        let mut checked = Vec::new();
-        for (upstream, at) in self.elements(upstreams, at) {
-            if !known.contains(&upstream) {
-                let hint = did_you_mean(&upstream, known.iter().map(String::as_str));
-                self.found.add(at, format!("there is no upstream `{upstream}`{hint}"));
-                continue;
-            }
-            self.unique(&mut names, &upstream, &at);
-            checked.push(upstream);
-        }
-        checked
-    }
-
-    fn price(
-        &mut self,
-        price: Option<schema::Price>,
-        btc_usd_cents: Option<u64>,
-        at: &KeyPath,
-    ) -> Price {
-        let Some(price) = price else {
-            self.found.add(at.clone(), "is required; a model without a price would be free");
-            return NO_PRICE;
-        };
-        let checked = Price {
-            currency: self.required(price.currency, &at.key("currency")).unwrap_or(Currency::Sat),
-            input: self.required(price.input, &at.key("input")).unwrap_or_default(),
-            output: self.required(price.output, &at.key("output")).unwrap_or_default(),
-            cached_input: price.cached_input,
-            request: price.request.unwrap_or_default(),
-        };
-        if let Err(problems) = pricing::Price::new(&checked, btc_usd_cents) {
-            for (key, problem) in problems {
-                self.found.add(at.key(key), problem);
-            }
-        }
-        checked
-    }
-
     /// Exact to the cent. A rate with a mistake of its own still counts as one, or every model
     /// priced in dollars would seem wrong.
     fn btc_usd_cents(&mut self, rate: Option<Decimal>) -> Option<u64> {
@@ -450,14 +332,6 @@ struct Names(HashMap<String, String>);
 const IS_REQUIRED: &str = "is required";
 
 const UNITS: [&str; 2] = ["sat", "msat"];
-
-const NO_PRICE: Price = Price {
-    currency: Currency::Sat,
-    input: Decimal { billionths: 0 },
-    output: Decimal { billionths: 0 },
-    cached_input: None,
-    request: Decimal { billionths: 0 },
-};
 
 const REDIS_SCHEMES: [&str; 5] =
     ["redis", "rediss", "redis+cluster", "rediss+cluster", "redis+sentinel"];

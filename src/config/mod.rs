@@ -6,6 +6,7 @@
 
 mod checks;
 mod mistake;
+mod model;
 mod references;
 mod scalars;
 mod schema;
@@ -19,6 +20,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use mistake::{Mistake, Mistakes, NotLoaded};
+pub use model::{
+    Abort, AudioPrice, Currency, ImagePrice, ImageTokens, MissingUsage, Model, OutputLimitField,
+    Price, ROUTE_NAMES, Select, ServedBy, WEB_SEARCHES_MAX, WEIGHT_MAX,
+};
 pub use references::{Machine, Outside};
 
 use mistake::Found;
@@ -196,39 +201,6 @@ pub struct Upstream {
     pub first_byte_timeout: Duration,
     pub idle_timeout: Duration,
     pub total_timeout: Duration,
-}
-
-#[derive(Clone, Debug)]
-pub struct Model {
-    pub id: String,
-    pub name: String,
-    pub description: String,
-    pub created: u64,
-    pub owned_by: String,
-    pub context_length: u64,
-    pub max_output_tokens: u64,
-    /// What the upstream calls it.
-    pub upstream_model: String,
-    /// Names of upstreams that serve it, in the order in which they are tried.
-    pub upstreams: Vec<String>,
-    pub alias_ids: Vec<String>,
-    pub price: Price,
-}
-
-/// As written: exact decimals, per million tokens or per request.
-#[derive(Clone, Debug)]
-pub struct Price {
-    pub currency: Currency,
-    pub input: Decimal,
-    pub output: Decimal,
-    pub cached_input: Option<Decimal>,
-    pub request: Decimal,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Currency {
-    Sat,
-    Usd,
 }
 
 /// A non-negative decimal with up to nine places, exact: billionths.

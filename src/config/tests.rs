@@ -1,5 +1,7 @@
 //! The default file, and files with mistakes: the exact messages and lines an operator reads.
 
+mod models;
+
 use std::collections::HashMap;
 use std::io;
 use std::path::Path;
@@ -134,7 +136,9 @@ mints: [{url: https://mint.example.com}]
 upstreams: [{name: openai, base_url: https://api.openai.com/v1/, api_key: '${KEY}'}]
 models:
   - {id: gpt-4o-mini, context_length: 128000, max_output_tokens: 16384, upstreams: [openai],
-     price: {currency: sat, input: 150, output: 600, cached_input: 75.0}}
+     image_tokens: {low: 2833, high: 48169},
+     price: {currency: sat, input: 150, output: 600, cached_input: 75.0,
+             images: [{size: 1024x1024, price: 40}]}}
 ";
 
 #[test]
