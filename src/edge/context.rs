@@ -80,11 +80,12 @@ impl Ticket {
     pub(super) fn verdict(&self, usage: &Usage) -> Option<Verdict> {
         let (tokens, source) = match usage {
             Usage::Reported(tokens) => (*tokens, UsageSource::Upstream),
-            // A guess never charges more than was reserved.
-            Usage::Partial(delivered) => {
+            // A guess never charges more than was reserved; what is known is no guess.
+            Usage::Partial { delivered, known } => {
                 let estimate = pricing::estimate(self.body_bytes, delivered);
-                let output = estimate.output.min(self.output_tokens_max);
-                (Counts { output, ..estimate }, UsageSource::Estimated)
+                let input = if known.input > 0 { known.input } else { estimate.input };
+                let output = estimate.output.min(self.output_tokens_max).max(known.output);
+                (Counts { input, output, ..*known }, UsageSource::Estimated)
             }
             Usage::Nothing => return None,
         };
