@@ -128,14 +128,14 @@ impl Kind {
     }
 
     const fn gives(self) -> bool {
-        matches!(self, Self::Gift | Self::Item | Self::Image | Self::End)
+        matches!(self, Self::Gift | Self::Image | Self::End)
     }
 }
 
 impl Seen {
     /// Whether the client was given something.
     pub(super) fn delivers(&self) -> bool {
-        self.text_bytes > 0 || self.progress || self.kind.gives()
+        self.text_bytes > 0 || self.progress || self.counted_item || self.kind.gives()
     }
 
     fn note_usage(&mut self, value: Value<'_>) {

@@ -58,7 +58,7 @@ impl Figures {
             _ => {}
         })
         .ok()?;
-        Some(said.over(other))
+        Some(said.with(other, Count::or))
     }
 
     fn read_details(&mut self, details: &str) {
@@ -68,18 +68,22 @@ impl Figures {
             written.or(member(details, "cache_creation_tokens")).or(self.cache_write);
     }
 
-    /// These, and what only `earlier` ones said.
-    pub(super) fn over(self, earlier: Self) -> Self {
+    /// These figures of an answer that counts as it goes, after `earlier` ones: none falls.
+    pub(super) fn after(self, earlier: Self) -> Self {
+        self.with(earlier, Count::at_least)
+    }
+
+    fn with(self, other: Self, pick: fn(Count, Count) -> Count) -> Self {
         Self {
-            input: self.input.or(earlier.input),
-            output: self.output.or(earlier.output),
-            total: self.total.or(earlier.total),
-            cached: self.cached.or(earlier.cached),
-            cache_write: self.cache_write.or(earlier.cache_write),
-            reasoning: self.reasoning.or(earlier.reasoning),
-            web_searches: self.web_searches.or(earlier.web_searches),
-            audio_ms: self.audio_ms.or(earlier.audio_ms),
-            cost_nano_usd: self.cost_nano_usd.or(earlier.cost_nano_usd),
+            input: pick(self.input, other.input),
+            output: pick(self.output, other.output),
+            total: pick(self.total, other.total),
+            cached: pick(self.cached, other.cached),
+            cache_write: pick(self.cache_write, other.cache_write),
+            reasoning: pick(self.reasoning, other.reasoning),
+            web_searches: pick(self.web_searches, other.web_searches),
+            audio_ms: pick(self.audio_ms, other.audio_ms),
+            cost_nano_usd: pick(self.cost_nano_usd, other.cost_nano_usd),
         }
     }
 
@@ -148,6 +152,13 @@ impl Count {
         match self {
             Self::Absent => other,
             Self::Nonsense | Self::Of(_) => self,
+        }
+    }
+
+    fn at_least(self, earlier: Self) -> Self {
+        match (self, earlier) {
+            (Self::Of(count), Self::Of(earlier)) => Self::Of(count.max(earlier)),
+            _ => self.or(earlier),
         }
     }
 

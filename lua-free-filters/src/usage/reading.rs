@@ -147,7 +147,7 @@ impl Reading {
         let dialect = self.dialect();
         let figures = Figures::read(usage)?;
         self.figures = match dialect {
-            Dialect::Messages => figures.over(self.figures),
+            Dialect::Messages => figures.after(self.figures),
             _ => figures,
         };
         let may_be_total = match dialect {

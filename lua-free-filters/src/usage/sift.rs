@@ -68,22 +68,23 @@ impl Sift {
 
     /// What was kept, as an object with nothing else in it.
     pub(super) fn kept(&self) -> String {
-        let values = self
-            .kept
-            .iter()
-            .map(|kept| kept.as_deref().and_then(|kept| std::str::from_utf8(kept).ok()));
-        let members: Vec<String> = WANTED
-            .iter()
-            .zip(values)
-            .filter_map(|((outer, name), value)| {
-                let member = format!(r#""{name}":{}"#, value?);
-                Some(match outer.is_empty() {
-                    true => member,
-                    false => format!(r#""{outer}":{{{member}}}"#),
-                })
-            })
-            .collect();
+        let mut members = self.kept_in("");
+        for outer in OUTER {
+            let inner = self.kept_in(outer);
+            if !inner.is_empty() {
+                members.push(format!(r#""{outer}":{{{}}}"#, inner.join(",")));
+            }
+        }
         format!("{{{}}}", members.join(","))
+    }
+
+    fn kept_in(&self, place: &str) -> Vec<String> {
+        let kept = WANTED.iter().zip(&self.kept).filter(|((outer, _), _)| *outer == place);
+        kept.filter_map(|((_, name), value)| {
+            let value = std::str::from_utf8(value.as_deref()?).ok()?;
+            Some(format!(r#""{name}":{value}"#))
+        })
+        .collect()
     }
 
     /// How many entries the list `data` has had so far.
@@ -211,8 +212,8 @@ impl Sift {
 }
 
 /// The values that are kept: the member of the outermost object that each stands in, or nothing
-/// where it stands in that itself, and its name. No two stand in the same member.
-const WANTED: [(&str, &str); 7] = [
+/// where it stands in that itself, and its name.
+const WANTED: [(&str, &str); 8] = [
     ("", "type"),
     ("", "usage"),
     ("", "duration"),
@@ -220,6 +221,7 @@ const WANTED: [(&str, &str); 7] = [
     ("message", "usage"),
     ("item", "type"),
     ("meta", "billed_units"),
+    ("meta", "tokens"),
 ];
 
 const OUTER: [&str; 5] = ["response", "message", "item", "meta", "data"];
