@@ -213,8 +213,8 @@ impl EventTap {
     }
 
     /// Bytes of an event that is too large to be held: they go on, and what a usage costs is put
-    /// where it ends. Members of the same names are not taken out of it, but common readers
-    /// believe the last.
+    /// where it ends, if the event has said by then what it is. Members of the same names are not
+    /// taken out of it, but common readers believe the last.
     fn pass(
         &mut self,
         raw: &[u8],
