@@ -26,5 +26,5 @@ pub use peek::{Demand, Framing, PeekRefusal, Peeked, UsageAsk, WebSearches};
 pub use rewrite::Splice;
 pub use route::{Route, billable};
 pub use usage::{
-    Counts, Delivered, DocumentTap, End, EventTap, JsonAnswer, NotJson, Usage, Withheld,
+    Counts, Delivered, DocumentTap, End, EventTap, JsonAnswer, NotJson, PassingTap, Usage, Withheld,
 };

@@ -2,7 +2,7 @@
 //!
 //! Where the chunks were cut makes no difference to what comes out, put together. An event that
 //! lies within a chunk is a slice of it; only an unfinished one is copied. An event larger than
-//! [`EVENT_BYTES_MAX`] is not held: its bytes go on unread, and reading resumes after it.
+//! [`EVENT_BYTES_MAX`] is not held: its bytes go on as they come, and reading resumes after it.
 
 use std::borrow::Cow;
 use std::mem;
@@ -31,8 +31,8 @@ pub enum Piece<'c> {
     Event(Event<'c>),
     /// The LF of a CRLF whose CR ended the piece before it. It shares the fate of that piece.
     Tail(&'c [u8]),
-    /// Bytes of an event that is too large to be read.
-    Passed(Cow<'c, [u8]>),
+    /// Bytes of an event that is too large to be held, and whether it ends with them.
+    Passed { raw: Cow<'c, [u8]>, last: bool },
 }
 
 /// The bytes of one event.
@@ -83,34 +83,34 @@ impl Splitter {
         self.started &= event.mark == 0;
     }
 
-    /// How many events were too large to be read.
+    /// How many events were too large to be held.
     pub fn oversized(&self) -> u64 {
         self.oversized
     }
 
     fn complete<'c>(&mut self, head: &'c [u8]) -> Piece<'c> {
         if mem::take(&mut self.skipping) {
-            return Piece::Passed(Cow::Borrowed(head));
+            return Piece::Passed { raw: Cow::Borrowed(head), last: true };
         }
         let raw = self.join(head);
         // The LF of a final CRLF may have been cut off, so it never counts.
         if raw.len() - usize::from(raw.ends_with(b"\r\n")) > EVENT_BYTES_MAX {
             self.oversized += 1;
             self.started = true;
-            return Piece::Passed(raw);
+            return Piece::Passed { raw, last: true };
         }
         Piece::Event(self.event(raw))
     }
 
     fn hold<'c>(&mut self, all: &'c [u8]) -> Option<Piece<'c>> {
         if self.skipping {
-            return Some(Piece::Passed(Cow::Borrowed(all)));
+            return Some(Piece::Passed { raw: Cow::Borrowed(all), last: false });
         }
         if self.held.len() + all.len() > EVENT_BYTES_MAX {
             self.oversized += 1;
             self.started = true;
             self.skipping = true;
-            return Some(Piece::Passed(self.join(all)));
+            return Some(Piece::Passed { raw: self.join(all), last: false });
         }
         self.held.extend_from_slice(all);
         None
@@ -255,7 +255,7 @@ fn take<'c>(bytes: &mut &'c [u8], len: usize) -> &'c [u8] {
     head
 }
 
-/// The most that is held of an unfinished event, and the largest event that is read.
+/// The most that is held of an unfinished event, and the largest event that is read whole.
 pub const EVENT_BYTES_MAX: usize = 1 << 20;
 
 const MARK: &[u8] = "\u{feff}".as_bytes();

@@ -55,7 +55,7 @@ impl<L: Ledger> Edge<L> {
         ctx.meter = match content_type(order.route, &origin.head) {
             Content::EventStream => Meter::stream(order.route, order.show_usage, order.rolls()),
             Content::Json => Meter::json(order.route),
-            Content::Bytes => Meter::opaque(),
+            Content::Bytes => Meter::opaque(order.route),
             Content::Other => return self.refuse_paid(session, ctx, unreadable()).await,
         };
         let flows = !matches!(ctx.meter, Meter::Json { .. })

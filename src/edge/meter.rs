@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 use lua_free_filters::{
-    Counts, Delivered, DocumentTap, End, EventTap, NotJson, Route, Usage, Withheld,
+    Counts, DocumentTap, End, EventTap, NotJson, PassingTap, Route, Usage, Withheld,
 };
 
 /// Reads usage from an answer's body as it passes, and makes the edits WIRE.md section 5 names.
@@ -14,9 +14,9 @@ pub(super) enum Meter {
     Stream { tap: Box<EventTap>, withheld: Option<Withheld>, verdict: Option<Usage> },
     /// A JSON document, held until it is whole.
     Json { route: Route, held: BytesMut, verdict: Option<Usage> },
-    /// What is read by nobody here, audio or a document too large to hold: its bytes pass and are
-    /// counted.
-    Opaque { bytes: u64 },
+    /// Audio, plain text, or a document too large to hold: its bytes pass, and usage is read from
+    /// them as they do.
+    Passing { tap: Box<PassingTap> },
 }
 
 impl Meter {
@@ -31,8 +31,8 @@ impl Meter {
         Self::Json { route, held: BytesMut::new(), verdict: None }
     }
 
-    pub(super) fn opaque() -> Self {
-        Self::Opaque { bytes: 0 }
+    pub(super) fn opaque(route: Route) -> Self {
+        Self::Passing { tap: Box::new(PassingTap::opaque(route)) }
     }
 
     /// Takes one piece of the upstream's body, answers what is ready for the client.
@@ -53,8 +53,8 @@ impl Meter {
                 held.extend_from_slice(&chunk);
                 Bytes::new()
             }
-            Self::Opaque { bytes } => {
-                *bytes = bytes.saturating_add(u64::try_from(chunk.len()).unwrap_or(u64::MAX));
+            Self::Passing { tap } => {
+                tap.push(&chunk);
                 chunk
             }
         }
@@ -68,7 +68,7 @@ impl Meter {
         annotate: &mut dyn FnMut(&Counts) -> String,
     ) -> Result<Bytes, NotJson> {
         match self {
-            Self::Nothing | Self::Opaque { .. } => Ok(Bytes::new()),
+            Self::Nothing | Self::Passing { .. } => Ok(Bytes::new()),
             Self::Stream { tap, verdict, .. } => {
                 let (rest, usage) = tap.finish(end);
                 *verdict = Some(usage);
@@ -77,15 +77,12 @@ impl Meter {
             Self::Json { route, held, verdict } => {
                 let body = std::mem::take(held).freeze();
                 let answer = DocumentTap::read(*route, &body)?;
-                *verdict = Some(match &answer.usage {
-                    Some(tokens) => Usage::Reported(*tokens),
-                    // Also for an error that came with a 200: nothing delivered, nothing charged.
-                    None if answer.delivered == Delivered::default() => Usage::Nothing,
-                    None => Usage::Partial(answer.delivered),
-                });
+                *verdict = Some(answer.usage);
                 Ok(match &answer.usage {
-                    Some(tokens) => DocumentTap::annotate(&body, &answer, &annotate(tokens)).into(),
-                    None => body,
+                    Usage::Reported(counts) => {
+                        DocumentTap::annotate(&body, &answer, &annotate(counts)).into()
+                    }
+                    Usage::Partial { .. } | Usage::Nothing => body,
                 })
             }
         }
@@ -95,7 +92,7 @@ impl Meter {
     pub(super) fn take_withheld(&mut self) -> Option<Withheld> {
         match self {
             Self::Stream { withheld, .. } => withheld.take(),
-            Self::Nothing | Self::Json { .. } | Self::Opaque { .. } => None,
+            Self::Nothing | Self::Json { .. } | Self::Passing { .. } => None,
         }
     }
 
@@ -103,7 +100,7 @@ impl Meter {
     pub(super) fn closing(&self) -> Option<String> {
         match self {
             Self::Stream { tap, .. } => tap.closing(),
-            Self::Nothing | Self::Json { .. } | Self::Opaque { .. } => None,
+            Self::Nothing | Self::Json { .. } | Self::Passing { .. } => None,
         }
     }
 
@@ -111,15 +108,17 @@ impl Meter {
     pub(super) fn held(&self) -> usize {
         match self {
             Self::Json { held, .. } => held.len(),
-            Self::Nothing | Self::Stream { .. } | Self::Opaque { .. } => 0,
+            Self::Nothing | Self::Stream { .. } | Self::Passing { .. } => 0,
         }
     }
 
-    /// Gives up holding: what was held goes out and the rest passes, counted.
+    /// Gives up holding: what was held goes out and the rest passes, read as it does.
     pub(super) fn overflow(&mut self) -> Bytes {
-        let Self::Json { held, .. } = self else { return Bytes::new() };
+        let Self::Json { route, held, .. } = self else { return Bytes::new() };
         let body = std::mem::take(held).freeze();
-        *self = Self::Opaque { bytes: u64::try_from(body.len()).unwrap_or(u64::MAX) };
+        let mut tap = Box::new(PassingTap::json(*route));
+        tap.push(&body);
+        *self = Self::Passing { tap };
         body
     }
 
@@ -136,7 +135,7 @@ impl Meter {
             }
             Self::Nothing | Self::Json { verdict: None, .. } => Usage::Nothing,
             Self::Stream { tap, verdict: None, .. } => tap.usage(),
-            Self::Opaque { bytes } => Usage::Partial(Delivered { events: 1, text_bytes: *bytes }),
+            Self::Passing { tap } => tap.usage(),
         }
     }
 }

@@ -1,11 +1,12 @@
 //! What a request is charged for, and how far the figure can be trusted: the one place where a
 //! missing or broken usage becomes a cost.
 
-use lua_free_filters::{Counts, Usage};
+use lua_free_filters::{Counts, Peeked, Usage};
 
 use super::context::Ticket;
+use super::order::Order;
 use crate::config::MissingUsage;
-use crate::pricing::{self, Cost};
+use crate::pricing::Cost;
 
 /// What a request is charged for.
 #[derive(Clone, Copy, Debug)]
@@ -43,28 +44,23 @@ impl UsageSource {
 impl Ticket {
     /// What this usage costs and where the figure came from. `None`: nothing was delivered.
     pub(super) fn verdict(&self, usage: &Usage) -> Option<Verdict> {
-        let order = &*self.order;
-        let demand = &order.peeked.demand;
+        let Order { offer, peeked: Peeked { demand, .. }, most, .. } = &*self.order;
         let price = self.price();
         let (counts, source) = match usage {
             Usage::Nothing => return None,
             Usage::Reported(counts) => (demand.completed(*counts), UsageSource::Upstream),
-            Usage::Partial { known, .. } if !price.asks_tokens() => {
+            Usage::Partial { known, .. } if !price.needs_usage() => {
                 (demand.completed(*known), UsageSource::Counted)
             }
-            Usage::Partial { delivered, known } => {
-                let known = demand.completed(*known);
-                match order.offer.model.missing_usage {
-                    MissingUsage::Estimate => (
-                        pricing::estimate(demand, delivered, &known, &order.most),
-                        UsageSource::Estimated,
-                    ),
-                    MissingUsage::Floor => {
-                        (pricing::floor(delivered, &known, &order.most), UsageSource::Floor)
-                    }
-                    MissingUsage::Ceiling => (order.most, UsageSource::Ceiling),
+            Usage::Partial { delivered, known } => match offer.model.missing_usage {
+                MissingUsage::Estimate => {
+                    (offer.estimate(demand, known, delivered, most), UsageSource::Estimated)
                 }
-            }
+                MissingUsage::Floor => {
+                    (offer.floor(demand, known, delivered, most), UsageSource::Floor)
+                }
+                MissingUsage::Ceiling => (*most, UsageSource::Ceiling),
+            },
         };
         Some(Verdict { counts, source, cost: price.cost(&counts) })
     }

@@ -23,7 +23,7 @@ fn read(chunks: &[&[u8]]) -> Read {
             match piece {
                 Piece::Event(whole) => event(&whole, &mut read.bytes),
                 Piece::Tail(raw) => read.bytes.extend_from_slice(raw),
-                Piece::Passed(raw) => read.bytes.extend_from_slice(&raw),
+                Piece::Passed { raw, .. } => read.bytes.extend_from_slice(&raw),
             }
         }
         assert!(rest.is_empty(), "a chunk is taken whole");

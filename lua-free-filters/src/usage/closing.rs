@@ -1,4 +1,4 @@
-//! What it takes to end a chat stream before its end, in its own words.
+//! What it takes to end the stream of a chat or a completion before its end, in its own words.
 
 use std::collections::BTreeMap;
 
@@ -8,9 +8,13 @@ use serde_json::value::RawValue;
 use crate::json;
 use crate::peek::N_MAX;
 
+use super::dialect::Dialect;
+
 /// What the chunks of a stream say of the whole, and which of its choices are open.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Closing {
+    /// What a choice has that gives nothing more.
+    nothing: &'static str,
     /// As written, by the places in [`NAMES`].
     head: [Option<String>; NAMES.len()],
     /// Every choice seen, and whether it is still open.
@@ -26,6 +30,16 @@ struct Choice<'a> {
 }
 
 impl Closing {
+    /// `None` of a dialect whose streams are not made of chunks.
+    pub(super) fn of(dialect: Dialect) -> Option<Self> {
+        let nothing = match dialect {
+            Dialect::Chat => r#""delta":{}"#,
+            Dialect::Completions => r#""text":"","logprobs":null"#,
+            Dialect::Responses | Dialect::Messages | Dialect::Media => return None,
+        };
+        Some(Self { nothing, head: Default::default(), choices: BTreeMap::new() })
+    }
+
     /// Reads the data of an event. One that does not pass on ends no choice.
     pub(super) fn note(&mut self, data: &str, passes: bool) {
         let mut seen = [None; NAMES.len()];
@@ -73,7 +87,8 @@ impl Closing {
                 chunk.push_str(&format!(r#""{name}":{raw},"#));
             }
         }
-        let ended = |index| format!(r#"{{"index":{index},"delta":{{}},"finish_reason":"length"}}"#);
+        let nothing = self.nothing;
+        let ended = |index| format!(r#"{{"index":{index},{nothing},"finish_reason":"length"}}"#);
         let choices: Vec<String> = open.into_iter().map(ended).collect();
         chunk.push_str(&format!(r#""choices":[{}]}}"#, choices.join(",")));
         Some(chunk)
@@ -93,7 +108,7 @@ mod tests {
     const HEAD: &str = r#""id":"c-1","object":"chat.completion.chunk","created":7,"model":"m""#;
 
     fn check(events: &[(&str, bool)], expected: Option<&str>) {
-        let mut closing = Closing::default();
+        let mut closing = Closing::of(Dialect::Chat).expect("a chat has chunks");
         for (choices, passes) in events {
             closing.note(&format!(r#"{{{HEAD},"choices":{choices}}}"#), *passes);
         }
@@ -120,12 +135,23 @@ mod tests {
     #[test]
     fn what_is_not_known_is_left_out() {
         let ended = r#"{"choices":[{"index":0,"delta":{},"finish_reason":"length"}]}"#;
-        let mut closing = Closing::default();
+        let mut closing = Closing::of(Dialect::Chat).expect("a chat has chunks");
         assert_eq!(closing.chunk().as_deref(), Some(ended));
         closing.note("[DONE]", true);
         closing.note(r#"{"id":"","model":"","choices":[]}"#, true);
         closing.note(&format!(r#"{{"id":"{}","choices":[{{}}]}}"#, "x".repeat(1100)), true);
         closing.note("{\"id\":[\n1],\"choices\":[{}]}", true);
         assert_eq!(closing.chunk().as_deref(), Some(ended));
+    }
+
+    #[test]
+    fn a_completion_ends_in_its_own_words_and_other_streams_in_none() {
+        let mut closing = Closing::of(Dialect::Completions).expect("a completion has chunks");
+        closing.note(r#"{"id":"c","object":"text_completion","choices":[{"text":"a"}]}"#, true);
+        let ended = r#"{"id":"c","object":"text_completion","choices":[{"index":0,"text":"","logprobs":null,"finish_reason":"length"}]}"#;
+        assert_eq!(closing.chunk().as_deref(), Some(ended));
+        for dialect in [Dialect::Responses, Dialect::Messages, Dialect::Media] {
+            assert!(Closing::of(dialect).is_none(), "{dialect:?}");
+        }
     }
 }

@@ -1,15 +1,19 @@
-//! The usage of a chat completion that is one JSON body.
+//! The usage of an answer that is one JSON body.
 
 use std::fmt;
 use std::ops::Range;
 
-use crate::json;
+use serde::de::IgnoredAny;
+
+use crate::json::{self, Object};
 use crate::rewrite::{self, Splice};
 use crate::route::Route;
 
-use super::object;
-use super::text;
-use super::{Counts, Delivered};
+use super::dialect::{self, Dialect};
+use super::items::{self, Made};
+use super::object::{self, Figures};
+use super::text::{self, Value};
+use super::{Counts, Delivered, Usage};
 
 /// Reads and annotates an answer that the caller holds whole. The caller bounds it.
 #[derive(Clone, Copy, Debug)]
@@ -18,9 +22,10 @@ pub struct DocumentTap;
 /// What an answer says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JsonAnswer {
-    /// The counts of the top-level usage object. A `usage` anywhere else is somebody's text.
-    pub usage: Option<Counts>,
-    /// Where that object stands, also when its counts make no sense.
+    /// By the top-level usage object, or what a reranker has in its place. A `usage` anywhere
+    /// else is somebody's text.
+    pub usage: Usage,
+    /// Where the usage object stands, also when its counts make no sense.
     pub usage_span: Option<Range<usize>>,
     pub delivered: Delivered,
     /// Whether there is a top-level `error` that is not null.
@@ -32,25 +37,19 @@ pub struct JsonAnswer {
 pub struct NotJson;
 
 impl DocumentTap {
-    pub fn read(_route: Route, body: &[u8]) -> Result<JsonAnswer, NotJson> {
+    pub fn read(route: Route, body: &[u8]) -> Result<JsonAnswer, NotJson> {
         let text = std::str::from_utf8(body).map_err(|_| NotJson)?;
-        let mut usage = None;
-        let mut errored = false;
-        json::each_member(text, |name, raw| match name.as_ref() {
-            "usage" => usage = Some(raw),
-            "error" => errored = raw != "null",
-            _ => {}
-        })
-        .map_err(|_| NotJson)?;
-        let usage = usage.filter(|raw| raw.starts_with('{'));
-        let seen = text::look(text);
+        let object = Object::read(text).map_err(|_| NotJson)?;
+        let (counts, is_total) = counts(route, &object);
+        let errored = object.last("error").is_some_and(|error| error.raw != "null");
+        let delivered = match route {
+            Route::Speech if errored => Delivered::default(),
+            _ => delivered(route, &object, text),
+        };
         Ok(JsonAnswer {
-            usage: usage.and_then(object::tokens),
-            usage_span: usage.map(|raw| json::span_in(text, raw)),
-            delivered: Delivered {
-                events: u64::from(seen.delivers()),
-                text_bytes: seen.text_bytes,
-            },
+            usage: Usage::of(counts, is_total, delivered),
+            usage_span: usage_object(&object).map(|raw| json::span_in(text, raw)),
+            delivered,
             errored,
         })
     }
@@ -66,6 +65,101 @@ impl DocumentTap {
         });
         annotated.unwrap_or_else(|| body.to_vec())
     }
+}
+
+/// What an answer's own figures count, and whether that is all of it.
+pub(super) fn counts(route: Route, answer: &Object<'_>) -> (Counts, bool) {
+    let figures = usage_object(answer).and_then(Figures::read).unwrap_or_default();
+    let counted = figures.counts(route);
+    let mut counts = counted.unwrap_or_else(|| figures.known(route));
+    let mut is_total = counted.is_some();
+    match route {
+        Route::Responses => {
+            let Made { images, web_searches } = items::of_response(answer);
+            counts.images = images;
+            counts.web_searches = counts.web_searches.max(web_searches);
+        }
+        Route::ImageGenerations | Route::ImageEdits => counts.images = entries(answer, "data"),
+        Route::Transcriptions | Route::Translations if counts.audio_ms == 0 => {
+            let told = answer.last("duration").and_then(|told| object::duration_ms(told.raw));
+            counts.audio_ms = told.unwrap_or(0);
+        }
+        Route::Rerank => {
+            let (search_units, input) = billed(answer);
+            counts.search_units = search_units;
+            counts.input = counts.input.max(input);
+            is_total |= search_units > 0 || input > 0;
+        }
+        _ => {}
+    }
+    (counts, is_total)
+}
+
+pub(super) const fn makes_images(route: Route) -> bool {
+    matches!(route, Route::ImageGenerations | Route::ImageEdits)
+}
+
+fn usage_object<'a>(answer: &Object<'a>) -> Option<&'a str> {
+    answer.last("usage").map(|usage| usage.raw).filter(|raw| raw.starts_with('{'))
+}
+
+/// Search units and input, as Cohere tells them.
+fn billed(answer: &Object<'_>) -> (u64, u64) {
+    let meta = answer.last("meta").and_then(|meta| Object::read(meta.raw).ok());
+    let told = |place: &str, name: &str| {
+        let told = meta.as_ref().and_then(|meta| meta.last(place));
+        told.and_then(|told| object::number_in(told.raw, name)).unwrap_or(0)
+    };
+    (told("billed_units", "search_units"), told("tokens", "input_tokens"))
+}
+
+/// What the client is given: text where the answer is made of it, else one thing if it is any.
+fn delivered(route: Route, answer: &Object<'_>, text: &str) -> Delivered {
+    let (is_any, text_bytes) = match route {
+        Route::ChatCompletions | Route::Completions => {
+            let seen = dialect::look(Dialect::of(route), text);
+            (seen.delivers(), seen.text_bytes)
+        }
+        Route::Responses => text_in(text, &[b"text", b"refusal", b"arguments", b"input"]),
+        Route::Messages => text_in(text, &[b"text", b"thinking"]),
+        Route::Transcriptions | Route::Translations => {
+            let said = answer.last("text");
+            let text_bytes =
+                said.and_then(|said| json::string(said.raw)).map_or(0, |said| said.len());
+            (said.is_some(), text_bytes as u64)
+        }
+        Route::Embeddings | Route::ImageGenerations | Route::ImageEdits => {
+            (entries(answer, "data") > 0, 0)
+        }
+        Route::Moderations | Route::Rerank => {
+            (entries(answer, "results") + entries(answer, "data") > 0, 0)
+        }
+        // Audio as JSON, of whatever shape.
+        Route::Speech => (!answer.members.is_empty(), 0),
+    };
+    Delivered { events: u64::from(is_any), text_bytes }
+}
+
+/// Text under these names, and whether there is any, or a tool call, or a reason to end.
+fn text_in(json: &str, names: &[&[u8]]) -> (bool, u64) {
+    let (mut is_any, mut text_bytes) = (false, 0);
+    text::each_member(json, |depth, name, value| match (depth, name, value) {
+        (1, b"stop_reason", Value::Text(_)) => is_any = true,
+        (1, b"status", Value::Text(b"completed" | b"incomplete")) => is_any = true,
+        (3, b"type", Value::Text(kind)) => {
+            is_any |= kind.ends_with(b"_call") || kind.ends_with(b"tool_use")
+        }
+        // Settings of the request stand higher.
+        (3.., name, _) if names.contains(&name) => text_bytes += value.text_bytes(),
+        _ => {}
+    });
+    (is_any || text_bytes > 0, text_bytes)
+}
+
+/// How many entries a list has.
+fn entries(answer: &Object<'_>, name: &str) -> u64 {
+    let list = answer.last(name).map_or("[]", |list| list.raw);
+    serde_json::from_str::<Vec<IgnoredAny>>(list).map_or(0, |list| list.len() as u64)
 }
 
 impl fmt::Display for NotJson {
@@ -99,7 +193,8 @@ mod tests {
     fn the_last_of_two_usages_counts_as_it_does_for_clients() {
         let body = br#"{"usage":{"prompt_tokens":1,"completion_tokens":1},"usage":{"prompt_tokens":2,"completion_tokens":2}}"#;
         let answer = DocumentTap::read(Route::ChatCompletions, body).expect("an object");
-        assert_eq!(answer.usage, Some(Counts { input: 2, output: 2, ..Counts::NONE }));
+        let counts = Counts { input: 2, output: 2, ..Counts::NONE };
+        assert_eq!(answer.usage, Usage::Reported(counts));
         assert!(DocumentTap::annotate(body, &answer, r#""cost":1"#).ends_with(br#":2,"cost":1}}"#));
     }
 
@@ -109,7 +204,7 @@ mod tests {
         {
             let answer =
                 DocumentTap::read(Route::ChatCompletions, body.as_bytes()).expect("an object");
-            assert_eq!((answer.usage, answer.usage_span.clone()), (None, None), "{body}");
+            assert_eq!((answer.usage, &answer.usage_span), (Usage::Nothing, &None), "{body}");
             let annotated = DocumentTap::annotate(body.as_bytes(), &answer, r#""cost":1"#);
             assert_eq!(annotated, body.as_bytes());
         }
@@ -119,7 +214,7 @@ mod tests {
     fn a_usage_that_makes_no_sense_can_still_be_annotated() {
         let body = br#"{"usage":{"prompt_tokens":"?"}}"#;
         let answer = DocumentTap::read(Route::ChatCompletions, body).expect("an object");
-        assert_eq!(answer.usage, None);
+        assert_eq!(answer.usage, Usage::Nothing);
         let annotated = DocumentTap::annotate(body, &answer, r#""cost":1"#);
         assert_eq!(annotated, br#"{"usage":{"prompt_tokens":"?","cost":1}}"#);
     }
@@ -140,12 +235,13 @@ mod tests {
                 false => format!("{{{choices},{usage}}}"),
             };
             let answer = DocumentTap::read(Route::ChatCompletions, body.as_bytes()).expect("an object");
-            prop_assert_eq!(answer.usage, Some(Counts { input, output, ..Counts::NONE }));
+            let counts = Counts { input, output, ..Counts::NONE };
+            prop_assert_eq!(answer.usage, Usage::Reported(counts));
             prop_assert_eq!(answer.delivered.text_bytes, text.len() as u64);
-            let annotated = DocumentTap::annotate(body.as_bytes(), &answer, r#""cost":1"#);
+            let annotated = DocumentTap::annotate(body.as_bytes(), &answer, r#""msat":1"#);
             let again = DocumentTap::read(Route::ChatCompletions, &annotated).expect("an object");
             prop_assert_eq!(again.usage, answer.usage);
-            prop_assert_eq!(annotated.len(), body.len() + r#","cost":1"#.len());
+            prop_assert_eq!(annotated.len(), body.len() + r#","msat":1"#.len());
         }
 
         #[test]

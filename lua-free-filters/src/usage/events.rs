@@ -1,19 +1,21 @@
-//! The usage of a chat completion that is an event stream, read while it passes.
+//! The usage of an answer that is an event stream, read while it passes.
 
 use std::ops::Range;
 
 use bytes::Bytes;
 
-use crate::json::{Member, Object};
+use crate::json::Object;
 use crate::route::Route;
 use crate::sse::{Event, Piece, Splitter};
 
 use super::closing::Closing;
+use super::dialect::Dialect;
 use super::object;
-use super::text;
+use super::reading::{Place, Reading, Sight};
+use super::sift::Sift;
 use super::{Counts, Delivered, End, Usage};
 
-/// Reads the usage of a chat stream, and shows or hides it, as whole events go by.
+/// Reads the usage of a stream, and shows or hides it, as whole events go by.
 ///
 /// An event goes on when its blank line has come; comment lines between events go on at once.
 /// What is not understood goes on as it came. The bytes that come out and what is concluded do
@@ -25,20 +27,10 @@ pub struct EventTap {
     read: Reading,
     /// Only of a stream that may be ended before its end.
     closing: Option<Closing>,
+    /// Of an event that is too large to be held, while it passes.
+    sift: Option<Box<Sift>>,
     /// The last piece was taken out, so a line end that straggles behind it goes too.
     removed: bool,
-}
-
-/// What the events so far have said.
-#[derive(Clone, Copy, Debug, Default)]
-struct Reading {
-    /// The last counts reported; they are cumulative.
-    tokens: Option<Counts>,
-    /// Whether text followed them, so that they are no totals.
-    is_stale: bool,
-    delivered: Delivered,
-    is_done: bool,
-    is_errored: bool,
 }
 
 /// What was not let through: to be pushed again, in front of what comes next, or never.
@@ -50,20 +42,23 @@ pub struct Withheld {
 }
 
 impl EventTap {
-    /// `show_usage`: whether the client asked for usage, and so is to see it.
-    pub fn new(_route: Route, show_usage: bool) -> Self {
+    /// `show_usage`: whether the client asked for usage, and so is to see it. That is asked of
+    /// chats and completions only; on all other routes usage is a part of the answer.
+    pub fn new(route: Route, show_usage: bool) -> Self {
         Self {
             splitter: Splitter::default(),
-            show_usage,
-            read: Reading::default(),
+            show_usage: show_usage || !Dialect::of(route).asks_for_usage(),
+            read: Reading::new(route),
             closing: None,
+            sift: None,
             removed: false,
         }
     }
 
-    /// A tap that remembers what [`EventTap::closing`] needs. It reads every event for that.
+    /// A tap that remembers what [`EventTap::closing`] needs. Of chats and completions it reads
+    /// every event for that; other streams have no last chunk of which to remember anything.
     pub fn with_closing(self) -> Self {
-        Self { closing: Some(Closing::default()), ..self }
+        Self { closing: Closing::of(self.read.dialect()), ..self }
     }
 
     /// Takes what came and gives back what goes on, which may be nothing yet.
@@ -93,7 +88,7 @@ impl EventTap {
             let (raw, fate) = match &piece {
                 Piece::Tail(raw) if self.removed => (*raw, Fate::Remove),
                 Piece::Tail(raw) => (*raw, Fate::Keep),
-                Piece::Passed(raw) => (&**raw, Fate::Keep),
+                Piece::Passed { raw, last } => (&**raw, self.pass(raw, *last, annotate)),
                 Piece::Event(event) => {
                     let before = self.read;
                     let fate = self.read(event, Some(annotate));
@@ -138,20 +133,17 @@ impl EventTap {
         }
         if end == End::Broken {
             held = Bytes::new();
-            self.read.is_stale &= before.is_stale;
-            self.read.delivered = before.delivered;
+            self.read.undeliver(&before);
+        }
+        if let Some(sift) = self.sift.take() {
+            self.read.read_kept(&sift.kept());
         }
         (held, self.usage())
     }
 
     /// What is concluded so far.
     pub fn usage(&self) -> Usage {
-        let delivered = self.delivered();
-        match self.read.tokens {
-            Some(tokens) if !self.read.is_stale => Usage::Reported(tokens),
-            _ if delivered != Delivered::default() => Usage::Partial(delivered),
-            _ => Usage::Nothing,
-        }
+        self.read.usage(self.delivered())
     }
 
     /// The event that ends every choice that is still open, because of its length, in the words
@@ -160,23 +152,24 @@ impl EventTap {
         Some(format!("data: {}\n\n", self.closing.as_ref()?.chunk()?))
     }
 
-    /// What was delivered so far. An event too large to be read counts as one without text.
+    /// What was delivered so far. An event too large to be held counts as one without text.
     pub fn delivered(&self) -> Delivered {
         let Delivered { events, text_bytes } = self.read.delivered;
         Delivered { events: events + self.splitter.oversized(), text_bytes }
     }
 
-    /// How many events were too large to be read. Usage may have been among them.
+    /// How many events were too large to be held. Their usage was read as they passed.
     pub fn oversized(&self) -> u64 {
         self.splitter.oversized()
     }
 
-    /// Whether `data: [DONE]` was seen.
+    /// Whether the stream said that it is whole: by `data: [DONE]`, or by the last event of its
+    /// dialect.
     pub fn done(&self) -> bool {
         self.read.is_done
     }
 
-    /// Whether an event was seen whose data is an object with an `error` that is not null.
+    /// Whether an event was seen that is an error, or has an `error` that is not null.
     pub fn errored(&self) -> bool {
         self.read.is_errored
     }
@@ -208,32 +201,51 @@ impl EventTap {
             self.read.is_done = true;
             return Fate::Keep;
         }
-        let seen = text::look(&data);
-        if seen.delivers() {
-            self.read.delivered.events += 1;
-            self.read.delivered.text_bytes += seen.text_bytes;
-            self.read.is_stale |= seen.text_bytes > 0;
-        }
-        let hides = seen.null_usage && !self.show_usage;
-        if !seen.usage && !seen.error && !hides {
-            return Fate::Keep;
-        }
-        let Ok(object) = Object::read(&data) else { return Fate::Keep };
-        let has_error = object.last("error").is_some_and(|error| error.raw != "null");
-        self.read.is_errored |= has_error;
-        let Some(usage) = object.last("usage") else { return Fate::Keep };
-        let tokens = object::tokens(usage.raw);
-        if tokens.is_some() {
-            self.read.tokens = tokens;
-            self.read.is_stale = false;
-        }
+        let Some(sight) = self.read.read(&data, !self.show_usage) else { return Fate::Keep };
+        let Some(usage) = &sight.usage else { return Fate::Keep };
         if !self.show_usage {
-            return hide(event, &object, usage, has_error);
+            return hide(event, &sight, usage);
         }
-        match (tokens, annotate) {
-            (Some(tokens), Some(annotate)) => show(event, &data, usage, &annotate(&tokens)),
+        match (sight.totals, annotate) {
+            (Some(totals), Some(annotate)) => show(event, &data, usage, &annotate(&totals)),
             _ => Fate::Keep,
         }
+    }
+
+    /// Bytes of an event that is too large to be held: they go on, and what a usage costs is put
+    /// where it ends, if the event has said by then what it is. Members of the same names are not
+    /// taken out of it, but common readers believe the last.
+    fn pass(
+        &mut self,
+        raw: &[u8],
+        last: bool,
+        annotate: &mut dyn FnMut(&Counts) -> String,
+    ) -> Fate {
+        let mut sift = self.sift.take().unwrap_or_default();
+        let mut edited = Vec::new();
+        let (mut kept, mut at) = (0, 0);
+        while let Some(taken) = sift.feed(raw.get(at..).unwrap_or_default()) {
+            at += taken;
+            let Some(totals) = self.read.clone().read_kept(&sift.kept()) else { continue };
+            let members = match self.show_usage {
+                true => object::members(&annotate(&totals)),
+                false => None,
+            };
+            if let (Some(members), Some(before)) = (members, raw.get(kept..at - 1)) {
+                edited.extend_from_slice(before);
+                edited.extend_from_slice(format!(",{members}").as_bytes());
+                kept = at - 1;
+            }
+        }
+        match last {
+            true => drop(self.read.read_kept(&sift.kept())),
+            false => self.sift = Some(sift),
+        }
+        if kept == 0 {
+            return Fate::Keep;
+        }
+        edited.extend_from_slice(raw.get(kept..).unwrap_or_default());
+        Fate::Replace(edited)
     }
 }
 
@@ -244,7 +256,7 @@ enum Fate {
     Remove,
 }
 
-fn show(event: &Event<'_>, data: &str, usage: &Member<'_>, members: &str) -> Fate {
+fn show(event: &Event<'_>, data: &str, usage: &Place<'_>, members: &str) -> Fate {
     let parts = (data.get(..usage.at.start), data.get(usage.at.end..));
     match (parts, object::annotate(usage.raw, members)) {
         ((Some(before), Some(after)), Some(usage)) => {
@@ -256,9 +268,10 @@ fn show(event: &Event<'_>, data: &str, usage: &Member<'_>, members: &str) -> Fat
 
 /// An event that only reports usage goes whole, since a client that did not ask may not expect
 /// one without choices. From any other, only the usage goes.
-fn hide(event: &Event<'_>, object: &Object<'_>, usage: &Member<'_>, has_error: bool) -> Fate {
+fn hide(event: &Event<'_>, sight: &Sight<'_>, usage: &Place<'_>) -> Fate {
+    let object: &Object<'_> = &sight.object;
     let only_usage = usage.raw != "null"
-        && !has_error
+        && !sight.has_error
         && match object.last("choices") {
             None => true,
             Some(choices) => is_empty(choices.raw),

@@ -1,17 +1,26 @@
 //! What an upstream did, as far as its answer says.
 //!
 //! [`EventTap`] reads it from an event stream as the bytes pass, [`DocumentTap`] from a body held
-//! whole. How far a reading can be trusted is in its type: see [`Usage`].
+//! whole, and [`PassingTap`] from a body that is not held. How far a reading can be trusted is in
+//! its type: see [`Usage`].
 
 mod closing;
+mod dialect;
 mod document;
 mod events;
+mod items;
+mod number;
 mod object;
+mod passing;
+mod reading;
+mod sift;
 mod text;
 
 pub use document::{DocumentTap, JsonAnswer, NotJson};
 pub use events::{EventTap, Withheld};
-pub use object::TOKENS_MAX;
+pub use number::COUNT_MAX;
+pub use passing::PassingTap;
+pub use sift::VALUE_BYTES_MAX;
 
 /// What was used, in every unit that a price may name. What was not counted is 0.
 ///
@@ -66,7 +75,8 @@ impl Counts {
 pub struct Delivered {
     /// Events that gave the client something: text, a tool call, or the reason an answer ended.
     pub events: u64,
-    /// Bytes of text in them: content, reasoning, refusals and arguments of tool calls.
+    /// Bytes of text in them: content, reasoning, refusals, transcripts and arguments of tool
+    /// calls. Audio, images and vectors are not text.
     ///
     /// Counted without decoding: exact but for `\u` escapes, which may count a byte too many.
     pub text_bytes: u64,
@@ -78,9 +88,25 @@ pub enum Usage {
     /// The upstream reported totals, and delivered no text after them.
     Reported(Counts),
     /// Something was delivered, and there are no totals for all of it.
-    Partial(Delivered),
+    Partial {
+        delivered: Delivered,
+        /// What is certain all the same. Of every unit no more than was used; an input that is not
+        /// 0 is all of it, since prompts are counted before anything is delivered, and so are
+        /// images made and the length of audio.
+        known: Counts,
+    },
     /// Nothing was delivered.
     Nothing,
+}
+
+impl Usage {
+    fn of(known: Counts, is_total: bool, delivered: Delivered) -> Self {
+        match is_total {
+            true => Self::Reported(known),
+            false if delivered == Delivered::default() => Self::Nothing,
+            false => Self::Partial { delivered, known },
+        }
+    }
 }
 
 /// How a stream ended.

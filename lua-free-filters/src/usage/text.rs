@@ -1,81 +1,90 @@
-//! How much text is in a piece of JSON, and what else is worth a closer look.
+//! The members of a piece of JSON, and how much text is in one.
 //!
 //! One pass over the strings, nothing decoded and nothing kept. An unescaped quote opens or
 //! closes a string, so text that merely looks like JSON is never taken for it.
 
 use memchr::{memchr, memchr2};
 
-/// What one event, or one body, holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Seen {
-    pub(super) text_bytes: u64,
-    /// A tool call, or the reason why an answer ended (other than an error).
-    pub(super) progress: bool,
-    /// A member called `usage` somewhere that is not null.
-    pub(super) usage: bool,
-    /// A member called `usage` somewhere that is null.
-    pub(super) null_usage: bool,
-    /// A member called `error` somewhere that is not null.
-    pub(super) error: bool,
+/// The value of a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Value<'a> {
+    /// A string, as written between its quotes.
+    Text(&'a [u8]),
+    /// Any other value, and all that follows it.
+    Other(&'a [u8]),
 }
 
-impl Seen {
-    /// Whether the client was given something.
-    pub(super) fn delivers(&self) -> bool {
-        self.text_bytes > 0 || self.progress
+impl Value<'_> {
+    pub(super) fn is_null(self) -> bool {
+        matches!(self, Self::Other([b'n', ..]))
     }
-}
 
-/// Looks through JSON. What is not JSON gives some answer, and never a panic.
-pub(super) fn look(json: &str) -> Seen {
-    let mut seen = Seen::default();
-    let mut reasoning = 0;
-    let mut reasoning_content = 0;
-    let mut rest = json.as_bytes();
-    while let Some((name, after)) = next_string(rest) {
-        rest = after;
-        let [b':', after @ ..] = after.trim_ascii_start() else { continue };
-        let value = after.trim_ascii_start();
-        rest = value;
-        match name {
-            b"usage" if value.starts_with(b"null") => seen.null_usage = true,
-            b"usage" => seen.usage = true,
-            b"error" => seen.error |= !value.starts_with(b"null"),
-            b"tool_calls" => seen.progress |= value.starts_with(b"["),
-            b"finish_reason" => {
-                seen.progress |= value.starts_with(b"\"") && !value.starts_with(b"\"error\"");
-            }
-            b"content" | b"refusal" | b"arguments" => seen.text_bytes += string_bytes(value),
-            b"reasoning" => reasoning += string_bytes(value),
-            b"reasoning_content" => reasoning_content += string_bytes(value),
-            _ => {}
+    pub(super) fn is_list(self) -> bool {
+        matches!(self, Self::Other([b'[', ..]))
+    }
+
+    pub(super) fn is_object(self) -> bool {
+        matches!(self, Self::Other([b'{', ..]))
+    }
+
+    pub(super) fn is_text(self) -> bool {
+        matches!(self, Self::Text(_))
+    }
+
+    /// The decoded length of a string, and 0 of anything else.
+    pub(super) fn text_bytes(self) -> u64 {
+        match self {
+            Self::Text(inside) => decoded_bytes(inside),
+            Self::Other(_) => 0,
         }
     }
-    // Some upstreams send the same reasoning under both names.
-    seen.text_bytes += reasoning.max(reasoning_content);
-    seen
 }
 
-/// The next whole string, without its quotes, and what follows it.
-fn next_string(json: &[u8]) -> Option<(&[u8], &[u8])> {
-    let start = memchr(b'"', json)? + 1;
-    let inside = json.get(start..)?;
+/// Calls `each` for every member of every object in `json`, with how deep it stands (1 in the
+/// outermost object), its name as written, and its value. What is not JSON gives some members,
+/// and never a panic.
+pub(super) fn each_member<'a>(json: &'a str, mut each: impl FnMut(usize, &'a [u8], Value<'a>)) {
+    let mut depth = 0_usize;
+    let mut rest = json.as_bytes();
+    while let Some((gap, name, after)) = next_string(rest) {
+        for byte in gap {
+            match byte {
+                b'{' | b'[' => depth += 1,
+                b'}' | b']' => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+        }
+        rest = after;
+        let [b':', after @ ..] = after.trim_ascii_start() else { continue };
+        rest = after.trim_ascii_start();
+        let value = match rest {
+            [b'"', ..] => {
+                let Some((_, inside, after)) = next_string(rest) else { return };
+                rest = after;
+                Value::Text(inside)
+            }
+            other => Value::Other(other),
+        };
+        each(depth, name, value);
+    }
+}
+
+/// What stands before the next whole string, that string without its quotes, and what follows.
+fn next_string(json: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let start = memchr(b'"', json)?;
+    let gap = json.get(..start)?;
+    let inside = json.get(start + 1..)?;
     let mut at = 0;
     loop {
         at += memchr2(b'"', b'\\', inside.get(at..)?)?;
         if inside.get(at) == Some(&b'"') {
-            return Some((inside.get(..at)?, inside.get(at + 1..)?));
+            return Some((gap, inside.get(..at)?, inside.get(at + 1..)?));
         }
         at += 2;
     }
 }
 
-/// The decoded length of the string that `value` begins with; 0 if it does not begin with one.
-fn string_bytes(value: &[u8]) -> u64 {
-    if !value.starts_with(b"\"") {
-        return 0;
-    }
-    let Some((inside, _)) = next_string(value) else { return 0 };
+fn decoded_bytes(inside: &[u8]) -> u64 {
     let mut bytes = 0;
     let mut rest = inside;
     while let Some(at) = memchr(b'\\', rest) {
@@ -100,65 +109,66 @@ mod tests {
 
     use super::*;
 
-    fn check_text(json: &str, text_bytes: u64) {
-        assert_eq!(look(json).text_bytes, text_bytes, "{json}");
+    /// The members as `depth name` and, of strings, `=bytes`.
+    fn members(json: &str) -> Vec<String> {
+        let mut members = Vec::new();
+        each_member(json, |depth, name, value| {
+            let name = String::from_utf8_lossy(name);
+            members.push(match value {
+                Value::Text(_) => format!("{depth} {name}={}", value.text_bytes()),
+                Value::Other(_) => format!("{depth} {name}"),
+            });
+        });
+        members
     }
 
     #[test]
-    fn text_of_every_kind_is_counted_and_nothing_else() {
-        check_text(r#"{"delta":{"content":"abc","refusal":"de"}}"#, 5);
-        check_text(r#"{"tool_calls":[{"id":"call","function":{"name":"f","arguments":"{}"}}]}"#, 2);
-        check_text(r#"{"content" : "a", "x":"content", "logprobs":{"content":[{"t":"b"}]}}"#, 1);
-        check_text(r#"{"content":null,"reasoning":""}"#, 0);
-        check_text(r#"{"content":"\"content\":\"x\""}"#, 13);
-    }
-
-    #[test]
-    fn reasoning_sent_under_two_names_counts_once() {
-        check_text(r#"{"reasoning":"abc","reasoning_content":"abc"}"#, 3);
-        check_text(r#"{"reasoning_content":"abc","content":"d"}"#, 4);
-    }
-
-    #[test]
-    fn escapes_count_as_what_they_stand_for() {
-        check_text(r#"{"content":"\n\\\"\/"}"#, 4);
-        check_text(r#"{"content":"\u0041\u20ac\ud83d\ude00"}"#, 1 + 3 + 4);
+    fn every_member_is_given_with_its_depth() {
+        assert_eq!(
+            members(r#"{"a":{"b" : [{"c":"x"}, "d"]},"e":"","f": null}"#),
+            ["1 a", "2 b", "4 c=1", "1 e=0", "1 f"]
+        );
+        assert_eq!(members(r#"[{"a":1}]"#), ["2 a"]);
     }
 
     #[test]
     fn names_inside_text_are_not_members() {
-        let seen = look(r#"{"content":"\"usage\":1,\"error\":1","x":"usage","y":"error"}"#);
-        assert!(!seen.usage && !seen.error);
-        assert!(look(r#"{"a":{"usage" : {}}}"#).usage);
-        assert!(look(r#"{"a":{"usage" : null}}"#).null_usage);
-        assert!(look(r#"{"error":"x"}"#).error);
-        assert!(!look(r#"{"error": null}"#).error);
+        assert_eq!(
+            members(r#"{"content":"\"usage\":{}}","x":"usage"}"#),
+            ["1 content=11", "1 x=5"]
+        );
+        assert_eq!(members(r#"{"a":"b\\","c":"}"}"#), ["1 a=2", "1 c=1"]);
     }
 
     #[test]
-    fn progress_is_a_tool_call_or_a_reason_to_end() {
-        for (json, progress) in [
-            (r#"{"tool_calls":[{}]}"#, true),
-            (r#"{"tool_calls":null}"#, false),
-            (r#"{"finish_reason":"stop"}"#, true),
-            (r#"{"finish_reason":null}"#, false),
-            (r#"{"finish_reason":"error"}"#, false),
-        ] {
-            assert_eq!(look(json).progress, progress, "{json}");
-        }
+    fn values_are_what_they_begin_as() {
+        each_member(r#"{"a":null,"b": [],"c":{},"d":"null","e":1}"#, |_, name, value| {
+            let kinds = [value.is_null(), value.is_list(), value.is_object(), value.is_text()];
+            let expected = [b"a", b"b", b"c", b"d"].map(|kind| name == kind);
+            assert_eq!(kinds, expected, "{}", String::from_utf8_lossy(name));
+        });
+    }
+
+    #[test]
+    fn escapes_count_as_what_they_stand_for() {
+        assert_eq!(members(r#"{"a":"\n\\\"\/"}"#), ["1 a=4"]);
+        assert_eq!(members(r#"{"a":"\u0041\u20ac\ud83d\ude00"}"#), ["1 a=8"]);
     }
 
     proptest! {
         #[test]
         fn any_text_is_counted_by_its_bytes(text in any::<String>()) {
-            check_text(&json!({"x": text, "content": text}).to_string(), text.len() as u64);
+            let json = json!({"a": text, "b": [text]}).to_string();
+            prop_assert_eq!(members(&json), [format!("1 a={}", text.len()), "1 b".to_owned()]);
         }
 
         #[test]
         fn what_is_not_json_is_looked_through_all_the_same(text in "[\"\\\\:a-u{}\\[\\], ]{0,60}") {
-            prop_assert!(look(&text).text_bytes <= text.len() as u64);
-            let cut = look(&format!(r#"{{"content":"{text}"#)).text_bytes;
-            prop_assert!(cut <= text.len() as u64);
+            for json in [text.clone(), format!(r#"{{"content":"{text}"#)] {
+                let mut bytes = 0;
+                each_member(&json, |_, _, value| bytes += value.text_bytes());
+                prop_assert!(bytes <= json.len() as u64);
+            }
         }
     }
 }

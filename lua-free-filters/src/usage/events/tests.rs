@@ -8,6 +8,11 @@ const TEXT: &str = r#"data: {"choices":[{"delta":{"content":"Hi"}}]}"#;
 const USAGE: &str = r#"data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2}}"#;
 const TOKENS: Counts = Counts { input: 3, output: 2, ..Counts::NONE };
 
+/// What is concluded when nothing is known but this.
+fn partial(events: u64, text_bytes: u64) -> Usage {
+    Usage::Partial { delivered: Delivered { events, text_bytes }, known: Counts::NONE }
+}
+
 fn push(tap: &mut EventTap, chunk: &str) -> String {
     let out = tap.push(Bytes::copy_from_slice(chunk.as_bytes()), &mut |_| r#""cost":1"#.to_owned());
     String::from_utf8(out.to_vec()).expect("UTF-8 went in")
@@ -70,11 +75,9 @@ fn an_event_that_is_not_afforded_is_given_back_with_all_that_follows() {
     assert_eq!(passed, format!("{TEXT}\n\n"));
     assert_eq!(withheld.bytes, format!("{TEXT}\n\n{USAGE}\n\n"));
     assert_eq!(withheld.bytes.as_ptr(), chunk[passed.len()..].as_ptr(), "a slice, not a copy");
-    let one = Delivered { events: 1, text_bytes: 2 };
-    let two = Delivered { events: 2, text_bytes: 4 };
-    assert_eq!(withheld.usage, Usage::Partial(two));
-    assert_eq!(asked, [Usage::Partial(one), Usage::Partial(two)]);
-    assert_eq!(tap.usage(), Usage::Partial(one), "what was withheld was not delivered");
+    assert_eq!(withheld.usage, partial(2, 4));
+    assert_eq!(asked, [partial(1, 2), partial(2, 4)]);
+    assert_eq!(tap.usage(), partial(1, 2), "what was withheld was not delivered");
     let rest = std::str::from_utf8(&withheld.bytes).expect("UTF-8");
     assert!(push(&mut tap, rest).starts_with(&format!("{TEXT}\n\n")));
     assert_eq!(tap.finish(End::Clean).1, Usage::Reported(TOKENS));
@@ -92,13 +95,13 @@ fn a_mark_before_an_event_that_was_withheld_is_known_again() {
 
 #[test]
 fn totals_count_only_when_no_text_comes_after_them() {
-    let delivered = Delivered { events: 1, text_bytes: 2 };
     check(&[TEXT, USAGE], End::Clean, Usage::Reported(TOKENS));
     check(&[TEXT, USAGE], End::Broken, Usage::Reported(TOKENS));
-    check(&[USAGE, TEXT], End::Clean, Usage::Partial(delivered));
+    let delivered = Delivered { events: 1, text_bytes: 2 };
+    check(&[USAGE, TEXT], End::Clean, Usage::Partial { delivered, known: TOKENS });
     check(&[USAGE, TEXT, USAGE], End::Clean, Usage::Reported(TOKENS));
-    check(&[TEXT], End::Clean, Usage::Partial(delivered));
-    check(&[TEXT], End::Broken, Usage::Partial(delivered));
+    check(&[TEXT], End::Clean, partial(1, 2));
+    check(&[TEXT], End::Broken, partial(1, 2));
     check(&[], End::Clean, Usage::Nothing);
 }
 
@@ -114,8 +117,7 @@ fn an_answer_that_only_begins_or_fails_delivered_nothing() {
     let failed = r#"data: {"choices":[{"delta":{},"finish_reason":"error"}],"error":{"code":1}}"#;
     check(&[": wait", begin, failed], End::Clean, Usage::Nothing);
     let ended = r#"data: {"choices":[{"delta":{},"finish_reason":"stop"}]}"#;
-    let delivered = Delivered { events: 1, text_bytes: 0 };
-    check(&[begin, ended], End::Clean, Usage::Partial(delivered));
+    check(&[begin, ended], End::Clean, partial(1, 0));
 }
 
 #[test]
@@ -139,10 +141,9 @@ fn an_error_that_carries_usage_is_never_hidden() {
 
 #[test]
 fn half_an_event_goes_on_after_a_clean_end_only() {
-    for (end, expected, usage) in [
-        (End::Clean, TEXT, Usage::Partial(Delivered { events: 1, text_bytes: 2 })),
-        (End::Broken, "", Usage::Nothing),
-    ] {
+    for (end, expected, usage) in
+        [(End::Clean, TEXT, partial(1, 2)), (End::Broken, "", Usage::Nothing)]
+    {
         let mut tap = EventTap::new(Route::ChatCompletions, false);
         assert_eq!(push(&mut tap, TEXT), "");
         assert_eq!(tap.finish(end), (Bytes::from_static(expected.as_bytes()), usage));
@@ -161,8 +162,7 @@ fn an_event_too_large_goes_on_unread_and_counts_as_delivered() {
     let stream = format!("data: {large}\n\n{TEXT}\n\n");
     assert_eq!(push(&mut tap, &stream), stream);
     assert_eq!(tap.oversized(), 1);
-    let delivered = Delivered { events: 2, text_bytes: 2 };
-    assert_eq!(tap.finish(End::Clean).1, Usage::Partial(delivered));
+    assert_eq!(tap.finish(End::Clean).1, partial(2, 2));
 }
 
 #[test]
