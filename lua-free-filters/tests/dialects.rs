@@ -112,7 +112,8 @@ proptest! {
     ) {
         let mut events: Vec<Value> = start(route).into_iter().collect();
         events.extend(texts.iter().map(|text| given(route, text)));
-        let has_text = !matches!(route, Route::Speech | Route::ImageGenerations | Route::ImageEdits);
+        let silent = [Route::Speech, Route::ImageGenerations, Route::ImageEdits];
+        let has_text = !silent.contains(&route);
         let text_bytes: usize = texts.iter().map(|text| text.len() * usize::from(has_text)).sum();
         if is_whole {
             events.push(large_end(route, texts.concat()));

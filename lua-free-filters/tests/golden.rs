@@ -2,9 +2,10 @@
 //!
 //! There is a folder in `tests/golden` for each route. In it, `NAME.sse` is a stream;
 //! `NAME.shown.sse` is what a client that asked for usage gets of it, `NAME.hidden.sse` what any
-//! other gets (of chats and completions, where that is asked), and `NAME.sse.verdict` what is concluded. `NAME.json` is a body,
-//! `NAME.annotated.json` what the client gets, `NAME.json.verdict` what is concluded. A file of
-//! output that is the same as its input is left out.
+//! other gets (of chats and completions, where that is asked), and `NAME.sse.verdict` what is
+//! concluded. `NAME.json` is a body, `NAME.annotated.json` what the client gets,
+//! `NAME.json.verdict` what is concluded. A file of output that is the same as its input is left
+//! out.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -181,8 +182,16 @@ fn showing(file: &Path) -> &'static [bool] {
 fn run(file: &Path, show: bool, chunks: &[&[u8]]) -> (Vec<u8>, String) {
     let mut clean = EventTap::new(route(file), show);
     let mut output = Vec::new();
+    let mut shown = None;
     for chunk in chunks {
-        output.extend_from_slice(&clean.push(Bytes::copy_from_slice(chunk), &mut price));
+        let mut show = |counts: &Counts| {
+            shown = Some(*counts);
+            price(counts)
+        };
+        output.extend_from_slice(&clean.push(Bytes::copy_from_slice(chunk), &mut show));
+    }
+    if let (Some(shown), Usage::Reported(counts)) = (shown, clean.usage()) {
+        assert_eq!(shown, counts, "{}: what is shown is what is charged", file.display());
     }
     finish(clean, output)
 }

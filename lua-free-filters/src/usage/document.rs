@@ -79,7 +79,7 @@ pub(super) fn counts(route: Route, answer: &Object<'_>) -> (Counts, bool) {
             counts.images = images;
             counts.web_searches = counts.web_searches.max(web_searches);
         }
-        Route::ImageGenerations | Route::ImageEdits => counts.images = entries(answer, "data"),
+        _ if makes_images(route) => counts.images = entries(answer, "data"),
         Route::Transcriptions | Route::Translations if counts.audio_ms == 0 => {
             let told = answer.last("duration").and_then(|told| object::duration_ms(told.raw));
             counts.audio_ms = told.unwrap_or(0);
@@ -147,7 +147,7 @@ fn text_in(json: &str, names: &[&[u8]]) -> (bool, u64) {
         (1, b"stop_reason", Value::Text(_)) => is_any = true,
         (1, b"status", Value::Text(b"completed" | b"incomplete")) => is_any = true,
         (3, b"type", Value::Text(kind)) => {
-            is_any |= kind.ends_with(b"_call") || kind.ends_with(b"tool_use")
+            is_any |= kind.ends_with(b"_call") || kind.ends_with(b"tool_use");
         }
         // Settings of the request stand higher.
         (3.., name, _) if names.contains(&name) => text_bytes += value.text_bytes(),

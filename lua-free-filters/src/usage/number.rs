@@ -104,7 +104,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn where_the_point_stands_makes_no_difference(value in 0..1_000_000_u64, places in 0..9_i64) {
+        fn where_the_point_stands_makes_no_difference(
+            value in 0..1_000_000_u64,
+            places in 0..9_i64,
+        ) {
             let point = usize::try_from(places).expect("it is small");
             let digits = format!("{value:0>10}");
             let (whole, fraction) = digits.split_at(10 - point);

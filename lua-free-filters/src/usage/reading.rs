@@ -60,14 +60,15 @@ impl Reading {
     }
 
     pub(super) fn usage(&self, delivered: Delivered) -> Usage {
-        let known = Counts {
-            images: self.made.images,
-            web_searches: self.made.web_searches.max(self.known.web_searches),
-            // The cost of a part says nothing of the whole.
-            cost_nano_usd: self.known.cost_nano_usd.filter(|_| self.is_total),
-            ..self.known
-        };
-        Usage::of(known, self.is_total, delivered)
+        let known = self.known();
+        // The cost of a part says nothing of the whole.
+        let cost_nano_usd = known.cost_nano_usd.filter(|_| self.is_total);
+        Usage::of(Counts { cost_nano_usd, ..known }, self.is_total, delivered)
+    }
+
+    fn known(&self) -> Counts {
+        let web_searches = self.made.web_searches.max(self.known.web_searches);
+        Counts { images: self.made.images, web_searches, ..self.known }
     }
 
     /// Reads the data of an event. Most are only looked through; `hides` says that one with
@@ -142,7 +143,7 @@ impl Reading {
         Some(Place { raw: usage.raw, at: start..end })
     }
 
-    /// Takes what a usage object counts, if that are totals.
+    /// Takes what a usage object counts. If those are totals: they, with what was made.
     fn take(&mut self, usage: &str, seen: &Seen) -> Option<Counts> {
         let dialect = self.dialect();
         let figures = Figures::read(usage)?;
@@ -160,6 +161,6 @@ impl Reading {
             self.known = self.figures.known(self.route);
             self.is_total = totals.is_some();
         }
-        totals
+        totals.map(|_| self.known())
     }
 }
