@@ -11,6 +11,9 @@ mod scalars;
 mod schema;
 #[cfg(test)]
 mod tests;
+mod upstream;
+#[cfg(test)]
+mod upstream_tests;
 mod url;
 mod yaml;
 
@@ -20,6 +23,7 @@ use std::time::Duration;
 
 pub use mistake::{Mistake, Mistakes, NotLoaded};
 pub use references::{Machine, Outside};
+pub use upstream::{Auth, Health, Http, Probe, Upstream};
 
 use mistake::Found;
 use yaml::Document;
@@ -182,20 +186,6 @@ pub struct Mint {
 }
 
 #[derive(Clone, Debug)]
-pub struct Upstream {
-    pub name: String,
-    /// `http(s)://host[:port]/prefix`, without a trailing slash.
-    pub base_url: String,
-    /// Empty when the upstream asks for none.
-    pub api_key: Secret,
-    pub ca_file: Option<PathBuf>,
-    pub connect_timeout: Duration,
-    pub first_byte_timeout: Duration,
-    pub idle_timeout: Duration,
-    pub total_timeout: Duration,
-}
-
-#[derive(Clone, Debug)]
 pub struct Model {
     pub id: String,
     pub name: String,
@@ -232,4 +222,18 @@ pub enum Currency {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Decimal {
     pub billionths: u128,
+}
+
+/// Which of a model's upstreams is asked first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Select {
+    /// The first of the list; the next when it fails.
+    #[default]
+    Order,
+    /// By lot, in proportion to the weights.
+    Weight,
+    /// The cheapest for the request at hand.
+    Price,
+    /// The one that lately began to answer soonest.
+    Latency,
 }

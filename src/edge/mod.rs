@@ -12,6 +12,7 @@ mod meter;
 mod order;
 mod origin;
 mod peers;
+mod probe;
 mod rolling;
 pub mod serve;
 
@@ -21,7 +22,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::Method;
-use http::header::{ACCEPT_ENCODING, AUTHORIZATION, HOST};
+use http::header::ACCEPT_ENCODING;
 use lua_free_filters::{Counts, End, HeaderEdits, Route, Usage, billable, request_id, scrub};
 use pingora::connectors::http::Connector;
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -49,7 +50,7 @@ pub struct Edge<L: Ledger> {
     config: Arc<Config>,
     prices: Arc<PriceList>,
     upstreams: Upstreams,
-    peers: Peers,
+    peers: Arc<Peers>,
     connector: Connector,
     till: Till<L>,
     /// Where the ledger is another server.
@@ -183,9 +184,9 @@ impl<L: Ledger> ProxyHttp for Edge<L> {
         let Some(upstream) = &ctx.candidate else {
             return Error::e_explain(ErrorType::InternalError, "no upstream was chosen");
         };
-        request.insert_header(HOST, &upstream.authority)?;
-        let credential = format!("Bearer {}", upstream.api_key.reveal());
-        request.insert_header(AUTHORIZATION, credential)?;
+        for (name, value) in upstream.head_lines() {
+            request.insert_header(name, value)?;
+        }
         request.insert_header(ACCEPT_ENCODING, "identity")?;
         request.insert_header("x-request-id", &ctx.request_id)?;
         Ok(())

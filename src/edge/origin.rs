@@ -19,10 +19,11 @@ use super::Edge;
 use super::context::Ctx;
 use super::order::Order;
 use crate::clock::Stopwatch;
+use crate::config::Select;
 use crate::crash::{self, Step};
 use crate::error::{Kind, Refusal};
 use crate::ledger::Ledger;
-use crate::upstream::Upstream;
+use crate::upstream::{Candidate, Upstream};
 
 /// An upstream that has answered with a head.
 pub(super) struct Origin {
@@ -88,9 +89,9 @@ impl<L: Ledger> Edge<L> {
         ctx: &mut Ctx,
         order: &Order,
     ) -> Result<Origin, Asked> {
-        let candidates = self.upstreams.candidates(&order.offer.model);
+        let candidates = self.upstreams.candidates(&order.offer.served, Select::Order, &[]);
         let mut last = Asked::Refused(Broke::Unreachable.refusal());
-        for candidate in candidates {
+        for Candidate { upstream: candidate, .. } in candidates {
             ctx.candidate = Some(candidate.clone());
             match self.ask_one(session, ctx, order, &candidate).await {
                 Ok(origin) => match judge(&origin.head) {
@@ -151,7 +152,7 @@ impl<L: Ledger> Edge<L> {
         order: &Order,
         origin: &mut Origin,
     ) -> Result<(), Broke> {
-        let path = format!("{}{}", origin.upstream.prefix, order.route.upstream_path());
+        let path = origin.upstream.path(order.route.upstream_path());
         let mut head = RequestHeader::build("POST", path.as_bytes(), None).map_err(cut)?;
         for (name, value) in &session.req_header().headers {
             head.append_header(name.clone(), value.clone()).map_err(cut)?;
