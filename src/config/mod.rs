@@ -12,6 +12,9 @@ mod scalars;
 mod schema;
 #[cfg(test)]
 mod tests;
+mod upstream;
+#[cfg(test)]
+mod upstream_tests;
 mod url;
 mod yaml;
 
@@ -25,6 +28,7 @@ pub use model::{
     Price, ROUTE_NAMES, Select, ServedBy, WEB_SEARCHES_MAX, WEIGHT_MAX,
 };
 pub use references::{Machine, Outside};
+pub use upstream::{Auth, Health, Http, Probe, Upstream};
 
 use mistake::Found;
 use yaml::Document;
@@ -187,20 +191,6 @@ pub enum CostChunk {
 pub struct Mint {
     pub url: String,
     pub units: Vec<String>,
-}
-
-#[derive(Clone, Debug)]
-pub struct Upstream {
-    pub name: String,
-    /// `http(s)://host[:port]/prefix`, without a trailing slash.
-    pub base_url: String,
-    /// Empty when the upstream asks for none.
-    pub api_key: Secret,
-    pub ca_file: Option<PathBuf>,
-    pub connect_timeout: Duration,
-    pub first_byte_timeout: Duration,
-    pub idle_timeout: Duration,
-    pub total_timeout: Duration,
 }
 
 /// A non-negative decimal with up to nine places, exact: billionths.

@@ -143,7 +143,14 @@ impl Resolver<'_> {
 }
 
 fn is_secret(path: &KeyPath) -> bool {
-    matches!(path.steps().last(), Some(Step::Key(key)) if SECRETS.contains(&key.as_str()))
+    match path.steps() {
+        // A header may show a credential, whatever its name is.
+        [Step::Key(list), Step::Index(_), Step::Key(key), Step::Key(_)] => {
+            list == "upstreams" && key == "headers"
+        }
+        [.., Step::Key(key)] => SECRETS.contains(&key.as_str()),
+        _ => false,
+    }
 }
 
 const FILE: &str = "file:";

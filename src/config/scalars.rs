@@ -11,8 +11,8 @@ use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
 use super::mistake::did_you_mean;
 use super::{
-    Abort, CostChunk, Currency, Decimal, Dialect, MissingUsage, OutputLimitField, ROUTE_NAMES,
-    Secret, Select,
+    Abort, Auth, CostChunk, Currency, Decimal, Dialect, Http, MissingUsage, OutputLimitField,
+    ROUTE_NAMES, Secret, Select,
 };
 
 /// A length of time, as in `250ms`.
@@ -175,6 +175,20 @@ impl FromWritten for Select {
     }
 }
 
+impl FromWritten for Auth {
+    const EXPECTED: &str = "how a key is shown";
+
+    fn from_written(text: &str) -> Result<Self, String> {
+        let choices = [
+            ("bearer", Self::Bearer),
+            ("api-key", Self::ApiKey),
+            ("x-api-key", Self::XApiKey),
+            ("none", Self::None),
+        ];
+        choose(text, choices)
+    }
+}
+
 impl FromWritten for OutputLimitField {
     const EXPECTED: &str = "`max_tokens` or `max_completion_tokens`";
 
@@ -200,6 +214,14 @@ impl FromWritten for MissingUsage {
         let choices =
             [("estimate", Self::Estimate), ("floor", Self::Floor), ("ceiling", Self::Ceiling)];
         choose(text, choices)
+    }
+}
+
+impl FromWritten for Http {
+    const EXPECTED: &str = "`auto`, `1` or `2`";
+
+    fn from_written(text: &str) -> Result<Self, String> {
+        choose(text, [("auto", Self::Auto), ("1", Self::One), ("2", Self::Two)])
     }
 }
 
@@ -247,37 +269,54 @@ macro_rules! deserialize_written {
 
 deserialize_written!(Lasting, Every, Whole, Decimal, Address, Level, Dialect, CostChunk, Currency);
 deserialize_written!(Sold, Select, OutputLimitField, Abort, MissingUsage);
+deserialize_written!(Auth, Http);
 
 /// Accepts text only, and its errors never show the value.
 impl<'de> Deserialize<'de> for Secret {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Hidden;
+        deserializer.deserialize_any(Hidden(|byte| byte.is_ascii_graphic()))
+    }
+}
 
-        impl Visitor<'_> for Hidden {
-            type Value = Secret;
+/// What stands in a header; it may be a secret, and may have spaces within.
+#[derive(Clone, Debug)]
+pub(super) struct HeaderText(pub(super) Secret);
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("text")
-            }
-
-            fn visit_str<E: Error>(self, text: &str) -> Result<Secret, E> {
-                if text.bytes().all(|byte| byte.is_ascii_graphic()) {
-                    Ok(Secret::new(text))
-                } else {
-                    Err(E::custom("has characters that cannot stand in a header"))
-                }
-            }
-
-            fn visit_u64<E: Error>(self, _: u64) -> Result<Secret, E> {
-                Err(E::custom("is text; put it in quotes"))
-            }
-
-            fn visit_i64<E: Error>(self, _: i64) -> Result<Secret, E> {
-                Err(E::custom("is text; put it in quotes"))
-            }
+impl<'de> Deserialize<'de> for HeaderText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let is_printed = |byte: u8| byte.is_ascii_graphic() || byte == b' ';
+        let text = deserializer.deserialize_any(Hidden(is_printed))?;
+        match text.reveal() {
+            text if text.trim_ascii() != text => Err(D::Error::custom("begins or ends in spaces")),
+            _ => Ok(Self(text)),
         }
+    }
+}
 
-        deserializer.deserialize_any(Hidden)
+/// Reads text of such bytes, and never repeats it.
+struct Hidden(fn(u8) -> bool);
+
+impl Visitor<'_> for Hidden {
+    type Value = Secret;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("text")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Secret, E> {
+        if text.bytes().all(self.0) {
+            Ok(Secret::new(text))
+        } else {
+            Err(E::custom("has characters that cannot stand in a header"))
+        }
+    }
+
+    fn visit_u64<E: Error>(self, _: u64) -> Result<Secret, E> {
+        Err(E::custom("is text; put it in quotes"))
+    }
+
+    fn visit_i64<E: Error>(self, _: i64) -> Result<Secret, E> {
+        Err(E::custom("is text; put it in quotes"))
     }
 }
 

@@ -4,6 +4,7 @@
 //! over. What an element of a list must have is an `Option`, so that [`super::checks`] can report
 //! all that is missing and not only the first.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Deserialize;
@@ -12,10 +13,11 @@ use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use serde_yaml::Value;
 
 use super::mistake::{Found, KeyPath, Step, did_you_mean};
-use super::scalars::{Address, Every, Lasting, Level, Sold, Whole};
+use super::scalars::{Address, Every, HeaderText, Lasting, Level, Sold, Whole};
 use super::yaml::value_at;
 use super::{
-    Abort, CostChunk, Currency, Decimal, Dialect, MissingUsage, OutputLimitField, Secret, Select,
+    Abort, Auth, CostChunk, Currency, Decimal, Dialect, Http, MissingUsage, OutputLimitField,
+    Secret, Select,
 };
 
 #[derive(Debug, Deserialize)]
@@ -131,11 +133,32 @@ pub(super) struct Mint {
 pub(super) struct Upstream {
     pub(super) name: Option<String>,
     pub(super) base_url: Option<String>,
+    pub(super) query: Option<String>,
     pub(super) api_key: Option<Secret>,
+    pub(super) auth: Option<Auth>,
+    pub(super) headers: Option<BTreeMap<String, HeaderText>>,
+    pub(super) http: Option<Http>,
+    pub(super) strip_unsupported: Option<Vec<Option<String>>>,
+    pub(super) health: Option<Health>,
     pub(super) allow_insecure: Option<bool>,
     pub(super) ca_file: Option<String>,
-    #[serde(default)]
     pub(super) timeouts: Option<Timeouts>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a mapping")]
+pub(super) struct Health {
+    pub(super) failures: Option<Whole>,
+    pub(super) cooldown: Option<Lasting>,
+    pub(super) probe: Option<Probe>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a mapping")]
+pub(super) struct Probe {
+    pub(super) path: Option<String>,
+    pub(super) every: Option<Lasting>,
+    pub(super) timeout: Option<Lasting>,
 }
 
 #[derive(Debug, Default, Deserialize)]

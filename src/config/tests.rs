@@ -35,7 +35,7 @@ impl Outside for Stage {
     }
 }
 
-fn parse(text: &str) -> Result<Config, Mistakes> {
+pub(super) fn parse(text: &str) -> Result<Config, Mistakes> {
     let stage = Stage {
         variables: HashMap::from([("KEY", "sk-secret"), ("EMPTY", ""), ("PORT", "8000")]),
         files: HashMap::from([
@@ -133,7 +133,8 @@ fn the_examples_show_the_defaults_of_what_may_be_left_out() {
 const SHORT: &str = "
 fleet: {redis: 'redis://r', postgres: 'postgres:///p'}
 mints: [{url: https://mint.example.com}]
-upstreams: [{name: openai, base_url: https://api.openai.com/v1/, api_key: '${KEY}'}]
+upstreams: [{name: openai, base_url: https://api.openai.com/v1/, api_key: '${KEY}',
+             health: {probe: {path: /models}}}]
 models:
   - {id: gpt-4o-mini, context_length: 128000, max_output_tokens: 16384, upstreams: [openai],
      image_tokens: {low: 2833, high: 48169},
@@ -201,14 +202,20 @@ fn a_gateway_is_alone_with_its_seed_beside_its_data_unless_told_otherwise() {
 }
 
 /// What is reported for `text`, without the name of the file.
-fn reported(text: &str) -> Vec<String> {
+pub(super) fn reported(text: &str) -> Vec<String> {
     let mistakes = parse(text).map(|_| String::new()).unwrap_or_else(|all| all.to_string());
     mistakes.lines().map(|line| line.strip_prefix("f.yaml:").unwrap().to_owned()).collect()
 }
 
 #[test]
 fn every_mistake_is_reported_with_its_line_and_key() {
-    let wrong: Vec<_> = MISTAKES
+    check_mistakes(MISTAKES);
+}
+
+/// Each text of a table is reported as its row says, and nothing else.
+#[track_caller]
+pub(super) fn check_mistakes(table: &[(&str, &[&str])]) {
+    let wrong: Vec<_> = table
         .iter()
         .map(|(text, expected)| (text, reported(text), in_full(expected)))
         .filter(|(_, reported, expected)| reported != expected)

@@ -86,12 +86,12 @@ impl<L: Ledger> Edge<L> {
         let body = order.body_for(bid);
         let mut origin =
             self.forward(session, ctx, order.route, &bid.upstream, body.clone()).await?;
-        if origin.head.status != StatusCode::BAD_REQUEST || bid.upstream.strips_nothing() {
+        if origin.head.status != StatusCode::BAD_REQUEST || !bid.upstream.strips() {
             return Ok(origin);
         }
         let mistake = read_ahead(session, ctx, &mut origin).await?;
         let unknown = bid.upstream.unsupported(&mistake);
-        let Some(without) = unknown.and_then(|name| rewrite::without(&body, &name)) else {
+        let Some(without) = unknown.and_then(|name| rewrite::without(&body, name)) else {
             origin.ahead = Some(mistake);
             return Ok(origin);
         };
@@ -132,7 +132,8 @@ fn judge(head: &ResponseHeader, first_byte: std::time::Duration) -> (Outcome, Ju
     let answered = Outcome::Answered { first_byte };
     match head.status.as_u16() {
         200..=299 if is_encoded(head) => (answered, Judged::Final(unreadable())),
-        200..=299 | 400 | 404..=406 | 409..=428 | 430..=499 => (answered, Judged::Answer),
+        200..=299 => (answered, Judged::Answer),
+        400 | 404..=406 | 409..=428 | 430..=499 => (Outcome::Declined, Judged::Answer),
         429 => {
             let wait_s = retry_after_s(head);
             let message = "the upstream limits the requests it takes";
@@ -142,9 +143,9 @@ fn judge(head: &ResponseHeader, first_byte: std::time::Duration) -> (Outcome, Ju
             let retry_after = std::time::Duration::from_secs(wait_s.into());
             (Outcome::Limited { retry_after }, Judged::Next(refusal))
         }
-        401..=403 | 407 => {
+        status @ (401..=403 | 407) => {
             let refusal = upstream("upstream_refused", "the upstream refused this gateway");
-            (Outcome::Refused, Judged::Final(refusal))
+            (Outcome::Refused { status }, Judged::Final(refusal))
         }
         502..=504 => (Outcome::Failed(Failure::Status), Judged::Next(failed())),
         500..=599 => (Outcome::Failed(Failure::Status), Judged::Final(failed())),
@@ -155,8 +156,8 @@ fn judge(head: &ResponseHeader, first_byte: std::time::Duration) -> (Outcome, Ju
 fn judge_broken(broke: &Broke) -> (Outcome, Judged) {
     let refusal = broke.refusal();
     match broke {
-        Broke::Unreachable => (Outcome::Failed(Failure::Connect), Judged::Next(refusal)),
-        Broke::TimedOut => (Outcome::Failed(Failure::Timeout), Judged::Final(refusal)),
+        Broke::Unreachable => (Outcome::Failed(Failure::Unreachable), Judged::Next(refusal)),
+        Broke::TimedOut => (Outcome::Failed(Failure::TimedOut), Judged::Final(refusal)),
         Broke::Cut | Broke::ClientGone => {
             (Outcome::Failed(Failure::Broken), Judged::Final(refusal))
         }

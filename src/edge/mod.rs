@@ -15,6 +15,7 @@ mod order;
 mod origin;
 mod payer;
 mod peers;
+mod probe;
 mod reserve;
 mod rolling;
 pub mod serve;
@@ -26,7 +27,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::Method;
-use http::header::{ACCEPT_ENCODING, AUTHORIZATION, HOST};
+use http::header::ACCEPT_ENCODING;
 use lua_free_filters::{Counts, End, HeaderEdits, Route, Usage, billable, request_id, scrub};
 use pingora::connectors::http::Connector;
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -55,7 +56,7 @@ pub struct Edge<L: Ledger> {
     config: Arc<Config>,
     prices: Arc<PriceList>,
     upstreams: Upstreams,
-    peers: Peers,
+    peers: Arc<Peers>,
     connector: Connector,
     till: Till<L>,
     /// Where the ledger is another server.
@@ -190,9 +191,9 @@ impl<L: Ledger> ProxyHttp for Edge<L> {
         let Some(upstream) = &ctx.candidate else {
             return Error::e_explain(ErrorType::InternalError, "no upstream was chosen");
         };
-        request.insert_header(HOST, &upstream.authority)?;
-        let credential = format!("Bearer {}", upstream.api_key.reveal());
-        request.insert_header(AUTHORIZATION, credential)?;
+        for (name, value) in upstream.head_lines() {
+            request.insert_header(name, value)?;
+        }
         request.insert_header(ACCEPT_ENCODING, "identity")?;
         request.insert_header("x-request-id", &ctx.request_id)?;
         Ok(())

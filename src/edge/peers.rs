@@ -1,4 +1,4 @@
-//! Upstreams as Pingora's connector takes them: address, TLS, timeouts, pool identity.
+//! Upstreams as Pingora's connector takes them: address, TLS, version of HTTP, timeouts, pool.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -13,6 +13,7 @@ use pingora::{Error, ErrorType};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
+use crate::config::Http;
 use crate::upstream::{Upstream, Upstreams};
 
 /// The connection options of every upstream, made once at start.
@@ -35,6 +36,8 @@ impl Peers {
             Error::explain(ErrorType::ConnectNoRoute, "no address")
         })?;
         let mut peer = HttpPeer::new(address, upstream.tls, upstream.host.clone());
+        // Two upstreams at one address may trust other authorities, and share no connection.
+        peer.group_key = upstream.number;
         if let Some(options) = self.0.get(&upstream.name) {
             peer.options = options.clone();
         }
@@ -48,9 +51,15 @@ fn options(upstream: &Upstream) -> Result<PeerOptions, String> {
     options.total_connection_timeout = Some(upstream.connect_timeout);
     options.write_timeout = Some(upstream.idle_timeout);
     options.idle_timeout = Some(POOLED_IDLE_MAX);
-    if upstream.tls {
-        options.alpn = ALPN::H2H1;
-    }
+    options.alpn = match upstream.http {
+        Http::Auto if upstream.tls => ALPN::H2H1,
+        Http::Auto | Http::One => ALPN::H1,
+        Http::Two => ALPN::H2,
+    };
+    options.max_h2_streams = H2_STREAMS_MAX;
+    options.h2_stream_window_size = Some(H2_STREAM_WINDOW);
+    options.h2_connection_window_size = Some(H2_CONNECTION_WINDOW);
+    options.h2_ping_interval = Some(H2_PING_EVERY);
     if let Some(path) = &upstream.ca_file {
         options.ca = Some(certificates(path)?);
     }
@@ -71,3 +80,16 @@ fn certificates(path: &Path) -> Result<Arc<CaType>, String> {
 
 /// How long the connector keeps an unused connection.
 const POOLED_IDLE_MAX: Duration = Duration::from_secs(60);
+
+/// Requests that share a connection; those beyond get another. What one lost connection breaks off
+/// is no more than this.
+const H2_STREAMS_MAX: usize = 64;
+
+/// What an upstream may send ahead of a client that reads slowly, and is held here: 1 MiB.
+const H2_STREAM_WINDOW: u32 = 1 << 20;
+
+/// All of a connection's streams full at once, so that slow clients never hold up another's answer.
+const H2_CONNECTION_WINDOW: u32 = 64 * H2_STREAM_WINDOW;
+
+/// A connection that does not answer a ping is closed: every stream on it would wait in vain.
+const H2_PING_EVERY: Duration = Duration::from_secs(20);

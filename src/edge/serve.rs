@@ -10,11 +10,13 @@ use pingora::apps::http_app::ServeHttp;
 use pingora::protocols::http::ServerSession;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{ExecutionPhase, Server};
+use pingora::services::background::background_service;
 use pingora::services::listening::Service;
 
 use super::Edge;
 use super::context::OpenCount;
 use super::peers::Peers;
+use super::probe::Probes;
 use crate::api::{self, ApiState};
 use crate::clock::Stopwatch;
 use crate::config::Config;
@@ -44,12 +46,15 @@ pub struct Parts<L: Ledger> {
 pub fn serve<L: Ledger>(parts: Parts<L>) -> Result<(), String> {
     let Parts { config, prices, upstreams, till, spool, metrics } = parts;
     metrics.watch(till.ledger(), spool.as_ref());
+    metrics.watch_upstreams(&upstreams);
     let state = ApiState { config: config.clone(), prices: prices.clone(), till: till.clone() };
     let open = Arc::new(OpenCount::default());
     let mut server = Server::new_with_opt_and_conf(None, server_conf(&config));
     server.bootstrap();
+    let peers = Arc::new(Peers::new(&upstreams)?);
+    let probes = Probes::new(upstreams.clone(), peers.clone());
     let edge = Edge {
-        peers: Peers::new(&upstreams)?,
+        peers,
         connector: pingora::connectors::http::Connector::new(None),
         api: api::router(state),
         open: open.clone(),
@@ -67,6 +72,7 @@ pub fn serve<L: Ledger>(parts: Parts<L>) -> Result<(), String> {
     admin.add_tcp(&config.admin_address.to_string());
     server.add_service(public);
     server.add_service(admin);
+    server.add_service(background_service("probes", probes));
     exit_when_drained(&server, open, config.listen.drain_max);
     log::info!("listening on {}, admin on {}", config.listen.address, config.admin_address);
     server.run_forever();

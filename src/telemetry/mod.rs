@@ -8,6 +8,7 @@ mod audits;
 mod counted;
 #[cfg(test)]
 mod tests;
+mod upstreams;
 
 use std::sync::Arc;
 
@@ -18,6 +19,9 @@ use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncode
 use crate::ledger::spool::Spool;
 use crate::ledger::{Ended, Ledger, Receipt};
 use crate::money::Msat;
+use crate::upstream::Upstreams;
+
+use self::upstreams::Watched;
 
 pub use self::audits::{Finding, audit_every};
 pub use self::counted::Counted;
@@ -99,6 +103,13 @@ impl Metrics {
             "How long the oldest of them has waited",
             move || oldest.as_ref().map_or(0, |spool| spool.oldest().as_secs().cast_signed()),
         );
+    }
+
+    /// How each of these does, looked at whenever it is asked for.
+    pub fn watch_upstreams(&self, upstreams: &Upstreams) {
+        let watched = Watched::new(upstreams.clone()).expect("a name of letters is a name");
+        let known = self.0.registry.register(Box::new(watched));
+        known.expect("each process has one list of upstreams");
     }
 
     /// A refusal was given. `code` is one of the program's own.

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use super::*;
 use crate::clock::{Clock, UnixMs};
+use crate::config::{Config, Machine};
 use crate::ids::{AccountId, DepositId, ReservationId};
 use crate::ledger::embedded::{Embedded, SCHEMA};
 use crate::ledger::terms::Limits;
 use crate::ledger::{Admission, Deposit, Record, Reservation};
 use crate::store::Store;
+use crate::upstream::{Failure, Outcome};
 
 const RULES: &str = include_str!("../../deploy/prometheus/rules.yml");
 
@@ -72,12 +74,48 @@ async fn every_end_is_counted_by_how_it_came_with_what_it_could_not_cover() {
     check(&metrics, "nutgate_ledger_up", 1);
 }
 
+/// One, called `u`, that is left alone after its first failure.
+fn upstreams() -> Upstreams {
+    let text = "upstreams: [{name: u, base_url: 'https://u', health: {failures: 1}}]";
+    let config = Config::parse("f.yaml", text, &Machine).unwrap();
+    Upstreams::new(&config.upstreams).unwrap()
+}
+
+#[test]
+fn how_an_upstream_does_is_shown_from_the_start_and_as_it_is_now() {
+    let metrics = Metrics::default();
+    let upstreams = upstreams();
+    metrics.watch_upstreams(&upstreams);
+    let checked = |state, refused, unreachable| {
+        check(&metrics, "nutgate_upstream_state{upstream=\"u\"}", state);
+        let refusals = "nutgate_upstream_refused_total{status=\"401\",upstream=\"u\"}";
+        check(&metrics, refusals, refused);
+        let failures = "nutgate_upstream_failures_total{kind=\"unreachable\",upstream=\"u\"}";
+        check(&metrics, failures, unreachable);
+    };
+    let report = |outcome| upstreams.find("u").unwrap().begin().unwrap().report(outcome);
+    checked(0, 0, 0);
+    report(Outcome::Answered { first_byte: Duration::from_millis(70) });
+    check(&metrics, "nutgate_upstream_first_byte_ms{upstream=\"u\"}", 70);
+    report(Outcome::Refused { status: 401 });
+    checked(2, 1, 0);
+    let upstreams = self::upstreams();
+    let metrics = Metrics::default();
+    metrics.watch_upstreams(&upstreams);
+    upstreams.find("u").unwrap().begin().unwrap().report(Outcome::Failed(Failure::Unreachable));
+    check(&metrics, "nutgate_upstream_state{upstream=\"u\"}", 2);
+    let failures = "nutgate_upstream_failures_total{kind=\"unreachable\",upstream=\"u\"}";
+    check(&metrics, failures, 1);
+    check(&metrics, failures, 1);
+}
+
 #[tokio::test]
 async fn alerts_name_only_what_is_measured() {
     let dir = tempfile::tempdir().unwrap();
     let metrics = Metrics::default();
     metrics.watch(&ledger(&dir, &Clock::System, &metrics).await, None);
     metrics.refused("payment_required");
+    metrics.watch_upstreams(&upstreams());
     let text = metrics.text();
     let measured: BTreeSet<&str> =
         text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();

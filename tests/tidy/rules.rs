@@ -83,7 +83,16 @@ pub(crate) const LAYERS: &[Rule] = &[
         instead: "a filter is a function of its arguments; edge acts on what it returns",
     },
     Rule {
-        among: &["src/ledger/book.rs", "src/pricing/", "src/money.rs"],
+        among: &[
+            "src/ledger/book.rs",
+            "src/pricing/",
+            "src/money.rs",
+            "src/upstream/breaker.rs",
+            "src/upstream/health.rs",
+            "src/upstream/latency.rs",
+            "src/upstream/select.rs",
+            "src/upstream/unsupported.rs",
+        ],
         except: &[],
         view: Shipped,
         never: &["tokio", "async", "std::net", "std::fs", "std::io", "UnixMs::now", "Stopwatch"],
