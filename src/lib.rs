@@ -8,6 +8,7 @@ pub mod config;
 pub mod crash;
 pub mod edge;
 pub mod error;
+pub mod fetch;
 pub mod ids;
 pub mod ledger;
 pub mod money;

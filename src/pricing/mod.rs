@@ -7,6 +7,7 @@
     warn(clippy::arithmetic_side_effects, clippy::as_conversions, clippy::float_arithmetic)
 )]
 
+pub mod feed;
 mod rates;
 mod show;
 
