@@ -3,6 +3,7 @@
 //! A value that fails is noted and something harmless stands in for it, so that the rest is checked
 //! too; what stands in is never used, since one mistake means no configuration.
 
+mod feeds;
 mod models;
 mod upstreams;
 
@@ -23,7 +24,10 @@ pub(super) fn check(file: File, outside: &dyn Outside, found: &mut Found) -> Con
     let btc_usd_cents = checks.btc_usd_cents(file.btc_usd);
     let upstream_names: Vec<String> =
         file.upstreams.iter().flatten().filter_map(|upstream| upstream.name.clone()).collect();
-    let models = checks.models(file.models, &upstream_names, btc_usd_cents);
+    let btc_usd_feed = file.btc_usd_feed.map(|feed| checks.btc_usd_feed(feed));
+    // With a feed, any rate at all tells whether the prices make sense.
+    let any_rate = btc_usd_feed.as_ref().map(|_| STAND_IN_CENTS);
+    let models = checks.models(file.models, &upstream_names, btc_usd_cents.or(any_rate));
     Config {
         http_url: checks.shown_url(&file.http_url, "http_url"),
         onion_url: checks.shown_url(&file.onion_url, "onion_url"),
@@ -36,7 +40,7 @@ pub(super) fn check(file: File, outside: &dyn Outside, found: &mut Found) -> Con
         reservation: checks.reservation(&file.reservation),
         missing_credential_status: checks.missing_credential_status(&file.errors),
         mints: checks.mints(file.mints),
-        upstreams: checks.upstreams(file.upstreams),
+        upstreams: checks.upstreams(file.upstreams, btc_usd_cents.or(any_rate).is_some()),
         models,
         name: file.name,
         description: file.description,
@@ -49,6 +53,7 @@ pub(super) fn check(file: File, outside: &dyn Outside, found: &mut Found) -> Con
         mint_timeout: file.mint_timeout.0,
         audit_every: file.audit.every.0,
         btc_usd_cents,
+        btc_usd_feed,
     }
 }
 
@@ -303,6 +308,9 @@ const POSTGRES_SCHEMES: [&str; 2] = ["postgresql", "postgres"];
 const LEDGER_TIMEOUT: Duration = Duration::from_millis(250);
 
 const THREADS_MAX: u64 = 1024;
+
+/// A hundred thousand dollars for a bitcoin.
+const STAND_IN_CENTS: u64 = 10_000_000;
 
 /// Bodies and answers are held in memory; more than this is a slip of the pen.
 const BYTES_MAX: u64 = 1 << 32;

@@ -17,7 +17,10 @@ impl Price {
             (Currency::Sat, _) => Exchange::Sat,
             (Currency::Usd, Some(cents)) if cents > 0 => Exchange::Usd { cents: cents.into() },
             (Currency::Usd, _) => {
-                return Err(vec![("currency", "a price in usd needs `btc_usd`".to_owned())]);
+                return Err(vec![(
+                    "currency",
+                    "a price in usd needs `btc_usd` or `btc_usd_feed`".to_owned(),
+                )]);
             }
         };
         let mut problems = Vec::new();
