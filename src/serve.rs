@@ -29,12 +29,7 @@ use crate::wallet::Wallet;
 pub fn serve(config: Config) -> Result<(), String> {
     let started = Stopwatch::start();
     let config = Arc::new(config);
-    let prices = PriceList::new(&config).map_err(|problems| {
-        problems
-            .into_iter()
-            .map(|(path, problem)| format!("{path}: {problem}\n"))
-            .collect::<String>()
-    })?;
+    let prices = PriceList::new(&config.models, config.btc_usd_cents);
     let upstreams = Upstreams::new(&config.upstreams)?;
     std::fs::create_dir_all(&config.data_dir)
         .map_err(|error| format!("{}: {error}", config.data_dir.display()))?;

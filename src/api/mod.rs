@@ -39,7 +39,7 @@ use crate::till::Till;
 pub use balance::{redeem_refusal, refund_refusal};
 pub use cors::{cors_headers, preflight_headers};
 pub use input::{LOCAL_BODY_BYTES_MAX, body_too_large};
-pub use models::model_not_found;
+pub use models::offered;
 pub use render::{
     CASHU_HEADERS_BYTES_MAX, HeaderList, X_CASHU, X_CASHU_REFUND, X_REQUEST_ID,
     X_ROUTSTR_REQUEST_ID, cashu_headers, never_retry, render, request_id_headers,

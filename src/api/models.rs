@@ -7,13 +7,16 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
+use lua_free_filters::Route;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::Refused;
-use crate::error::{Kind, Refusal};
-use crate::pricing::{Offer, PriceList};
+use crate::config::Model;
+use crate::error::{Fault, Kind, Refusal};
+use crate::pricing::{Lookup, Offer, PriceList, Shown};
 
+/// What has no price at the moment cannot be bought and is not listed.
 pub(super) async fn list(State(prices): State<Arc<PriceList>>) -> Result<Json<List>, Refused> {
     let entry = |offer: &Arc<Offer>| Entry::of(offer, prices.btc_usd_cents);
     let data = prices.offers.iter().map(entry).collect::<Result<_, _>>()?;
@@ -25,12 +28,33 @@ pub(super) async fn one(
     State(prices): State<Arc<PriceList>>,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Entry>, Refused> {
-    let offer = id.ok().and_then(|Path(id)| prices.find(&id)).ok_or_else(model_not_found)?;
-    Ok(Json(Entry::of(offer, prices.btc_usd_cents)?))
+    let Path(id) = id.map_err(|_| model_not_found())?;
+    Ok(Json(Entry::of(offered(&prices, &id)?, prices.btc_usd_cents)?))
 }
 
-/// The same words here and on billable routes.
-pub fn model_not_found() -> Refusal {
+/// The model of this name, with the same words here and on billable routes.
+///
+/// # Errors
+/// There is none: 404. Its price in sats is not known at the moment: 503.
+pub fn offered<'l>(prices: &'l PriceList, name: &str) -> Result<&'l Arc<Offer>, Refusal> {
+    match prices.find(name) {
+        Lookup::Offer(offer) => Ok(offer),
+        Lookup::Unknown => Err(model_not_found()),
+        Lookup::NoRate => Err(price_unavailable()),
+    }
+}
+
+fn price_unavailable() -> Refusal {
+    Refusal::new(
+        Kind::ServiceUnavailable,
+        "price_unavailable",
+        "this model is priced in dollars and no current rate is known; nothing was charged",
+    )
+    .retry_after_s(RATE_RETRY_AFTER_S)
+    .fault(Fault::Us)
+}
+
+fn model_not_found() -> Refusal {
     Refusal::new(
         Kind::NotFound,
         "model_not_found",
@@ -54,8 +78,11 @@ pub(super) struct Entry {
     description: String,
     context_length: u64,
     architecture: Architecture,
-    pricing: Box<RawValue>,
-    sats_pricing: Box<RawValue>,
+    #[serde(flatten)]
+    prices: Prices,
+    /// The prices at every upstream, where they differ; the first are those of the entry.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    providers: Vec<Provider>,
     enabled: bool,
     alias_ids: Vec<String>,
     top_provider: TopProvider,
@@ -63,11 +90,26 @@ pub(super) struct Entry {
 
 #[derive(Serialize)]
 struct Architecture {
-    modality: &'static str,
-    input_modalities: [&'static str; 1],
-    output_modalities: [&'static str; 1],
+    modality: String,
+    input_modalities: Vec<&'static str>,
+    output_modalities: Vec<&'static str>,
     tokenizer: &'static str,
     instruct_type: Option<&'static str>,
+}
+
+#[derive(Serialize)]
+struct Prices {
+    pricing: Box<RawValue>,
+    sats_pricing: Box<RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    image_prices: Option<Box<RawValue>>,
+}
+
+#[derive(Serialize)]
+struct Provider {
+    id: String,
+    #[serde(flatten)]
+    prices: Prices,
 }
 
 #[derive(Serialize)]
@@ -80,6 +122,12 @@ struct TopProvider {
 impl Entry {
     fn of(offer: &Offer, btc_usd_cents: Option<u64>) -> Result<Self, Refusal> {
         let model = &offer.model;
+        let shown = offer.shown(btc_usd_cents);
+        let (_, first) = shown.first().ok_or_else(Refusal::internal)?;
+        let differ = shown.iter().any(|(_, other)| other != first);
+        let provider = |(id, shown): &(&str, Shown)| {
+            Ok::<_, Refusal>(Provider { id: (*id).to_owned(), prices: Prices::of(shown)? })
+        };
         Ok(Self {
             id: model.id.clone(),
             object: "model",
@@ -88,15 +136,9 @@ impl Entry {
             name: model.name.clone(),
             description: model.description.clone(),
             context_length: model.context_length,
-            architecture: Architecture {
-                modality: "text->text",
-                input_modalities: ["text"],
-                output_modalities: ["text"],
-                tokenizer: "Other",
-                instruct_type: None,
-            },
-            pricing: number_object(offer.usd_pricing(btc_usd_cents))?,
-            sats_pricing: number_object(offer.sats_pricing())?,
+            architecture: Architecture::of(model),
+            prices: Prices::of(first)?,
+            providers: shown.iter().filter(|_| differ).map(provider).collect::<Result<_, _>>()?,
             enabled: true,
             alias_ids: model.alias_ids.clone(),
             top_provider: TopProvider {
@@ -108,7 +150,71 @@ impl Entry {
     }
 }
 
-/// Prices as the price list prints them: from integers, exact.
-fn number_object(text: String) -> Result<Box<RawValue>, Refusal> {
-    RawValue::from_string(text).map_err(|_| Refusal::internal())
+impl Prices {
+    fn of(shown: &Shown) -> Result<Self, Refusal> {
+        Ok(Self {
+            pricing: printed(&shown.pricing)?,
+            sats_pricing: printed(&shown.sats_pricing)?,
+            image_prices: shown.image_prices.as_deref().map(printed).transpose()?,
+        })
+    }
 }
+
+impl Architecture {
+    /// What goes in and comes out on the routes that the model is sold on. Images are taken to go
+    /// into its prompts when the configuration says what they count or cost there.
+    fn of(model: &Model) -> Self {
+        let sees = model.image_tokens.is_some() || model.price.input_image.billionths > 0;
+        let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
+        for route in &model.routes {
+            let (taken, given) = modalities(*route, sees);
+            inputs.extend(taken);
+            outputs.push(given);
+        }
+        let named = |some: Vec<&str>| -> Vec<&'static str> {
+            MODALITIES.into_iter().filter(|known| some.contains(known)).collect()
+        };
+        let (inputs, outputs) = (named(inputs), named(outputs));
+        Self {
+            modality: format!("{}->{}", inputs.join("+"), outputs.join("+")),
+            input_modalities: inputs,
+            output_modalities: outputs,
+            tokenizer: "Other",
+            instruct_type: None,
+        }
+    }
+}
+
+/// Numbers about a text (embeddings, scores, ranks) count as text.
+fn modalities(route: Route, sees: bool) -> (&'static [&'static str], &'static str) {
+    match route {
+        Route::ChatCompletions | Route::Responses | Route::Messages if sees => {
+            (&["text", "image"], "text")
+        }
+        Route::ChatCompletions
+        | Route::Responses
+        | Route::Messages
+        | Route::Completions
+        | Route::Embeddings
+        | Route::Moderations
+        | Route::Rerank => (&["text"], "text"),
+        Route::ImageGenerations => (&["text"], "image"),
+        Route::ImageEdits => (&["text", "image"], "image"),
+        Route::Transcriptions | Route::Translations => (&["audio"], "text"),
+        Route::Speech => (&["text"], "audio"),
+    }
+}
+
+/// Prices as the price list prints them: from integers, exact.
+fn printed(text: &str) -> Result<Box<RawValue>, Refusal> {
+    RawValue::from_string(text.to_owned()).map_err(|_| Refusal::internal())
+}
+
+/// In the order in which they are named.
+const MODALITIES: [&str; 3] = ["text", "image", "audio"];
+
+/// Rates are asked for again well within it.
+const RATE_RETRY_AFTER_S: u32 = 10;
+
+#[cfg(test)]
+mod tests;

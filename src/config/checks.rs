@@ -5,17 +5,20 @@
 
 mod feeds;
 mod models;
+mod prices;
 mod upstreams;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use models::Market;
+
 use super::mistake::{Found, KeyPath, did_you_mean};
 use super::references::Outside;
 use super::scalars::Whole;
 use super::schema::{self, File};
-use super::{Config, Fleet, Limits, Listen, Mint, Reservation, Secret, url};
+use super::{Config, Decimal, Fleet, Limits, Listen, Mint, Reservation, Secret, url};
 use crate::ledger::terms;
 use crate::store;
 
@@ -25,9 +28,9 @@ pub(super) fn check(file: File, outside: &dyn Outside, found: &mut Found) -> Con
     let upstream_names: Vec<String> =
         file.upstreams.iter().flatten().filter_map(|upstream| upstream.name.clone()).collect();
     let btc_usd_feed = file.btc_usd_feed.map(|feed| checks.btc_usd_feed(feed));
-    // With a feed, any rate at all tells whether the prices make sense.
-    let any_rate = btc_usd_feed.as_ref().map(|_| STAND_IN_CENTS);
-    let models = checks.models(file.models, &upstream_names, btc_usd_cents.or(any_rate));
+    let has_dollar_rate = btc_usd_cents.is_some() || btc_usd_feed.is_some();
+    let market = Market { upstream_names: &upstream_names, btc_usd_cents, has_dollar_rate };
+    let models = checks.models(file.models, &market);
     Config {
         http_url: checks.shown_url(&file.http_url, "http_url"),
         onion_url: checks.shown_url(&file.onion_url, "onion_url"),
@@ -40,7 +43,7 @@ pub(super) fn check(file: File, outside: &dyn Outside, found: &mut Found) -> Con
         reservation: checks.reservation(&file.reservation),
         missing_credential_status: checks.missing_credential_status(&file.errors),
         mints: checks.mints(file.mints),
-        upstreams: checks.upstreams(file.upstreams, btc_usd_cents.or(any_rate).is_some()),
+        upstreams: checks.upstreams(file.upstreams, has_dollar_rate),
         models,
         name: file.name,
         description: file.description,
@@ -226,6 +229,22 @@ impl Checks<'_> {
         checked
     }
 
+    /// Exact to the cent. A rate with a mistake of its own still counts as one, or every model
+    /// priced in dollars would seem wrong.
+    fn btc_usd_cents(&mut self, rate: Option<Decimal>) -> Option<u64> {
+        const BILLIONTHS_PER_CENT: u128 = 10_000_000;
+        let at = KeyPath::from("btc_usd");
+        let stand_in = Decimal { billionths: 100_000 * 1_000_000_000 };
+        let rate = rate.or_else(|| self.found.has(&at).then_some(stand_in))?;
+        if rate.billionths == 0 {
+            self.found.add(at, "must be more than 0; null for no rate");
+        } else if !rate.billionths.is_multiple_of(BILLIONTHS_PER_CENT) {
+            self.found.add(at, "has more than two decimals");
+        }
+        let cents = u64::try_from(rate.billionths / BILLIONTHS_PER_CENT);
+        Some(cents.unwrap_or(u64::MAX).max(1))
+    }
+
     fn base_url(&mut self, text: Option<String>, allow_insecure: bool, at: &KeyPath) -> String {
         let Some(text) = self.required(text, at) else { return String::new() };
         url::base(&text, allow_insecure).unwrap_or_else(|problem| {
@@ -308,9 +327,6 @@ const POSTGRES_SCHEMES: [&str; 2] = ["postgresql", "postgres"];
 const LEDGER_TIMEOUT: Duration = Duration::from_millis(250);
 
 const THREADS_MAX: u64 = 1024;
-
-/// A hundred thousand dollars for a bitcoin.
-const STAND_IN_CENTS: u64 = 10_000_000;
 
 /// Bodies and answers are held in memory; more than this is a slip of the pen.
 const BYTES_MAX: u64 = 1 << 32;

@@ -7,6 +7,7 @@
 mod checks;
 mod feeds;
 mod mistake;
+mod model;
 mod references;
 mod scalars;
 mod schema;
@@ -24,6 +25,10 @@ pub use feeds::{
     RateSource,
 };
 pub use mistake::{Mistake, Mistakes, NotLoaded};
+pub use model::{
+    Abort, AudioPrice, Currency, ImagePrice, ImageTokens, MissingUsage, Model, OutputLimitField,
+    Price, ROUTE_NAMES, Select, ServedBy, WEB_SEARCHES_MAX, WEIGHT_MAX,
+};
 pub use references::{Machine, Outside};
 
 use mistake::Found;
@@ -202,39 +207,6 @@ pub struct Upstream {
     pub total_timeout: Duration,
     /// `None`: nothing of what it lists is offered by itself.
     pub models: Option<ListingPolicy>,
-}
-
-#[derive(Clone, Debug)]
-pub struct Model {
-    pub id: String,
-    pub name: String,
-    pub description: String,
-    pub created: u64,
-    pub owned_by: String,
-    pub context_length: u64,
-    pub max_output_tokens: u64,
-    /// What the upstream calls it.
-    pub upstream_model: String,
-    /// Names of upstreams that serve it, in the order in which they are tried.
-    pub upstreams: Vec<String>,
-    pub alias_ids: Vec<String>,
-    pub price: Price,
-}
-
-/// As written: exact decimals, per million tokens or per request.
-#[derive(Clone, Debug)]
-pub struct Price {
-    pub currency: Currency,
-    pub input: Decimal,
-    pub output: Decimal,
-    pub cached_input: Option<Decimal>,
-    pub request: Decimal,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Currency {
-    Sat,
-    Usd,
 }
 
 /// A non-negative decimal with up to nine places, exact: billionths.

@@ -6,10 +6,14 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use lua_free_filters::Route;
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
 use super::mistake::did_you_mean;
-use super::{CostChunk, Currency, Decimal, Dialect, Secret};
+use super::{
+    Abort, CostChunk, Currency, Decimal, Dialect, MissingUsage, OutputLimitField, ROUTE_NAMES,
+    Secret, Select,
+};
 
 /// A length of time, as in `250ms`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +34,10 @@ pub(super) struct Address(pub(super) SocketAddr);
 /// A level of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Level(pub(super) String);
+
+/// A route that a model is sold on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sold(pub(super) Route);
 
 trait FromWritten: Sized {
     const EXPECTED: &str;
@@ -145,6 +153,56 @@ impl FromWritten for Currency {
     }
 }
 
+impl FromWritten for Sold {
+    const EXPECTED: &str = "a route";
+
+    fn from_written(text: &str) -> Result<Self, String> {
+        choose(text, ROUTE_NAMES).map(Self)
+    }
+}
+
+impl FromWritten for Select {
+    const EXPECTED: &str = "a word";
+
+    fn from_written(text: &str) -> Result<Self, String> {
+        let choices = [
+            ("order", Self::Order),
+            ("weight", Self::Weight),
+            ("price", Self::Price),
+            ("latency", Self::Latency),
+        ];
+        choose(text, choices)
+    }
+}
+
+impl FromWritten for OutputLimitField {
+    const EXPECTED: &str = "`max_tokens` or `max_completion_tokens`";
+
+    fn from_written(text: &str) -> Result<Self, String> {
+        let choices =
+            [("max_tokens", Self::MaxTokens), ("max_completion_tokens", Self::MaxCompletionTokens)];
+        choose(text, choices)
+    }
+}
+
+impl FromWritten for Abort {
+    const EXPECTED: &str = "`cancel` or `drain`";
+
+    fn from_written(text: &str) -> Result<Self, String> {
+        choose(text, [("cancel", Self::Cancel), ("drain", Self::Drain)])
+    }
+}
+
+impl FromWritten for MissingUsage {
+    const EXPECTED: &str = "a word";
+
+    fn from_written(text: &str) -> Result<Self, String> {
+        let choices =
+            [("estimate", Self::Estimate), ("floor", Self::Floor), ("ceiling", Self::Ceiling)];
+        choose(text, choices)
+    }
+}
+
 /// One of a closed list of words.
 fn choose<T, const N: usize>(text: &str, choices: [(&str, T); N]) -> Result<T, String> {
     let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
@@ -188,6 +246,7 @@ macro_rules! deserialize_written {
 }
 
 deserialize_written!(Lasting, Every, Whole, Decimal, Address, Level, Dialect, CostChunk, Currency);
+deserialize_written!(Sold, Select, OutputLimitField, Abort, MissingUsage);
 
 /// Accepts text only, and its errors never show the value.
 impl<'de> Deserialize<'de> for Secret {

@@ -4,13 +4,19 @@
 //! over. What an element of a list must have is an `Option`, so that [`super::checks`] can report
 //! all that is missing and not only the first.
 
+use std::fmt;
+
 use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use serde_yaml::Value;
 
 use super::mistake::{Found, KeyPath, Step, did_you_mean};
-use super::scalars::{Address, Every, Lasting, Level, Whole};
+use super::scalars::{Address, Every, Lasting, Level, Sold, Whole};
 use super::yaml::value_at;
-use super::{CostChunk, Currency, Decimal, Dialect, Secret};
+use super::{
+    Abort, CostChunk, Currency, Decimal, Dialect, MissingUsage, OutputLimitField, Secret, Select,
+};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a mapping")]
@@ -183,9 +189,33 @@ pub(super) struct Model {
     pub(super) context_length: Option<Whole>,
     pub(super) max_output_tokens: Option<Whole>,
     pub(super) upstream_model: Option<String>,
-    pub(super) upstreams: Option<Vec<Option<String>>>,
+    pub(super) routes: Option<Vec<Option<Sold>>>,
+    pub(super) upstreams: Option<Vec<Option<ServedBy>>>,
+    pub(super) select: Option<Select>,
+    pub(super) output_limit_field: Option<OutputLimitField>,
+    pub(super) image_tokens: Option<ImageTokens>,
+    pub(super) web_searches_max: Option<Whole>,
+    pub(super) abort: Option<Abort>,
+    pub(super) missing_usage: Option<MissingUsage>,
     pub(super) aliases: Option<Vec<Option<String>>>,
     pub(super) price: Option<Price>,
+}
+
+/// An upstream of a model; written as a name when nothing differs there.
+#[derive(Debug, Default)]
+pub(super) struct ServedBy {
+    pub(super) is_mapping: bool,
+    pub(super) name: Option<String>,
+    pub(super) weight: Option<Whole>,
+    pub(super) upstream_model: Option<String>,
+    pub(super) price: Option<Price>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a mapping")]
+pub(super) struct ImageTokens {
+    pub(super) low: Option<Whole>,
+    pub(super) high: Option<Whole>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -195,7 +225,60 @@ pub(super) struct Price {
     pub(super) input: Option<Decimal>,
     pub(super) output: Option<Decimal>,
     pub(super) cached_input: Option<Decimal>,
+    pub(super) cache_write: Option<Decimal>,
+    pub(super) reasoning: Option<Decimal>,
     pub(super) request: Option<Decimal>,
+    pub(super) input_image: Option<Decimal>,
+    pub(super) web_search: Option<Decimal>,
+    pub(super) images: Option<Vec<Option<ImagePrice>>>,
+    pub(super) audio_second: Option<Decimal>,
+    pub(super) audio_minute: Option<Decimal>,
+    pub(super) characters: Option<Decimal>,
+    pub(super) search_unit: Option<Decimal>,
+    pub(super) upstream_cost: Option<Decimal>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a mapping")]
+pub(super) struct ImagePrice {
+    pub(super) size: Option<String>,
+    pub(super) quality: Option<String>,
+    pub(super) price: Option<Decimal>,
+}
+
+impl<'de> Deserialize<'de> for ServedBy {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Differing {
+            name: Option<String>,
+            weight: Option<Whole>,
+            upstream_model: Option<String>,
+            price: Option<Price>,
+        }
+
+        struct NameOrMapping;
+
+        impl<'de> Visitor<'de> for NameOrMapping {
+            type Value = ServedBy;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a name or a mapping")
+            }
+
+            fn visit_str<E: Error>(self, name: &str) -> Result<ServedBy, E> {
+                Ok(ServedBy { name: Some(name.to_owned()), ..ServedBy::default() })
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, entries: A) -> Result<ServedBy, A::Error> {
+                let Differing { name, weight, upstream_model, price } =
+                    Differing::deserialize(MapAccessDeserializer::new(entries))?;
+                Ok(ServedBy { is_mapping: true, name, weight, upstream_model, price })
+            }
+        }
+
+        deserializer.deserialize_any(NameOrMapping)
+    }
 }
 
 impl File {

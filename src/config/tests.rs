@@ -156,7 +156,9 @@ upstreams:
   - {name: openrouter, base_url: https://openrouter.ai/api/v1, api_key: '${KEY}', models: {}}
 models:
   - {id: gpt-4o-mini, context_length: 128000, max_output_tokens: 16384, upstreams: [openai],
-     price: {currency: sat, input: 150, output: 600, cached_input: 75.0}}
+     image_tokens: {low: 2833, high: 48169},
+     price: {currency: sat, input: 150, output: 600, cached_input: 75.0,
+             images: [{size: 1024x1024, price: 40}]}}
 ";
 
 #[test]

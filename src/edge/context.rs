@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use lua_free_filters::{Counts, Usage};
+use lua_free_filters::{Counts, Demand, Usage};
 
 use super::meter::Meter;
 use super::rolling::Holding;
@@ -14,7 +14,7 @@ use crate::clock::Stopwatch;
 use crate::ids::AccountId;
 use crate::ledger::Receipt;
 use crate::money::Msat;
-use crate::pricing::{self, Cost, Offer, Price};
+use crate::pricing::{Cost, Offer, Price};
 use crate::upstream::Upstream;
 
 /// The state of one request; dropped with it, whatever happens.
@@ -82,9 +82,10 @@ impl Ticket {
             Usage::Reported(tokens) => (*tokens, UsageSource::Upstream),
             // A guess never charges more than was reserved.
             Usage::Partial(delivered) => {
-                let estimate = pricing::estimate(self.body_bytes, delivered);
-                let output = estimate.output.min(self.output_tokens_max);
-                (Counts { output, ..estimate }, UsageSource::Estimated)
+                let demand = Demand { text_bytes: self.body_bytes, ..Demand::default() };
+                let most = self.offer.most(&demand, self.output_tokens_max);
+                let estimate = self.offer.estimate(&demand, &Counts::NONE, delivered, &most);
+                (estimate, UsageSource::Estimated)
             }
             Usage::Nothing => return None,
         };

@@ -7,17 +7,21 @@
     warn(clippy::arithmetic_side_effects, clippy::as_conversions, clippy::float_arithmetic)
 )]
 
+mod bounds;
+mod cost;
 pub mod feed;
+mod list;
 mod rates;
 mod show;
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use lua_free_filters::Demand;
 
-use lua_free_filters::usage::{Counts, Delivered};
+use crate::config;
+use crate::money::{Msat, Rate};
 
-use crate::config::{self, Config};
-use crate::money::{Exact, Msat, Rate};
+pub use list::{Lookup, PriceList};
+pub use rates::WrongPrice;
+pub use show::Shown;
 
 /// What one request is charged by: a rate for every unit of [`Counts`], and one per request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,7 +35,7 @@ pub struct Price {
     pub output: Rate,
     /// Instead of `output`, for reasoning.
     pub reasoning: Rate,
-    /// Per image in the prompt, beside what its tokens cost.
+    /// Per image in the prompt, beside what its input costs; published as `image`.
     pub input_image: Rate,
     /// Per image made, of the size and quality that were asked for.
     pub image: Rate,
@@ -42,6 +46,9 @@ pub struct Price {
     pub search_unit: Rate,
     /// Per 10^-9 dollars of the upstream's own cost: where it told that, instead of all else but
     /// `request`. Free means that it is not asked about.
+    ///
+    /// The rest bounds what is reserved, so an upstream that asks for more than its published
+    /// price leaves a shortfall.
     pub upstream_cost: Rate,
 }
 
@@ -75,21 +82,26 @@ pub struct Served {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cost {
     pub total: Msat,
-    /// Input that was not read from a cache.
+    /// All that went in: input that no cache was asked for, images, audio, characters, documents.
     pub input: Msat,
+    /// All that came out: text, reasoning, images.
     pub output: Msat,
     pub cache_read: Msat,
     pub cache_creation: Msat,
-    /// The fee per request, and what is counted by the piece: searches.
+    /// The fee per request, what is counted by the piece (searches), and a cost that the upstream
+    /// told, since nobody knows its parts.
     pub base: Msat,
 }
 
-/// One model on offer.
-#[derive(Clone, Debug)]
+/// One model on offer, at what it costs now.
+#[derive(Clone, Debug, Default)]
 pub struct Offer {
     pub model: config::Model,
-    /// In the order of the configuration; never empty.
+    /// In the order of the configuration; never empty. An upstream whose price needs a rate of
+    /// the dollar is among them only while there is one.
     pub served: Vec<Served>,
+    /// The rate that its prices were made with; `None` when they need none.
+    pub btc_usd_cents: Option<u64>,
 }
 
 impl Offer {
@@ -99,128 +111,45 @@ impl Offer {
     }
 }
 
-/// All models on offer, by id and by alias; replaced whole.
-#[derive(Clone, Debug, Default)]
-pub struct PriceList {
-    pub offers: Vec<Arc<Offer>>,
-    pub by_name: HashMap<String, Arc<Offer>>,
-    /// For the USD figures of answers; a fixed rate for now.
-    pub btc_usd_cents: Option<u64>,
-}
-
-impl Price {
-    /// The most that a request can cost which uses no more than `most`. How much will be read
-    /// from a cache, written to one or spent on reasoning is not known beforehand, so the dearest
-    /// of the rates that may apply counts.
-    pub fn ceiling(&self, most: &Counts) -> Msat {
-        let input = self.input.max(self.cached_input).max(self.cache_write);
-        let dearest = Self {
-            input,
-            cached_input: input,
-            cache_write: input,
-            output: self.output.max(self.reasoning),
-            reasoning: self.output.max(self.reasoning),
-            ..*self
-        };
-        dearest.cost(&Counts { cost_nano_usd: None, ..*most }).total
-    }
-
-    /// What this usage costs. Cached input is part of the input and is counted once; more of
-    /// it than there is input counts as all of the input.
+impl Prices {
+    /// What a request costs here that asks for `demand`: `image` is that of the row for the images
+    /// it wants, and free where the model has no rows or none are to be made.
     ///
-    /// Each part is the rounded sum so far less the rounded sum before it, so the parts add up to
-    /// the total, which is rounded once.
-    pub fn cost(&self, counts: &Counts) -> Cost {
-        let cached_input = counts.cached_input.min(counts.input);
-        let cache_write = counts.cache_write.min(counts.input.saturating_sub(cached_input));
-        let fresh_input = counts.input.saturating_sub(cached_input).saturating_sub(cache_write);
-        let reasoning = counts.reasoning.min(counts.output);
-        let mut sum = Exact::default();
-        let mut total = Msat::ZERO;
-        let mut part = |exact: Exact| {
-            sum = sum.plus(exact);
-            let before = total;
-            total = sum.round_up();
-            total.saturating_sub(before)
-        };
-        let base = part(self.request.times(1).plus(self.web_search.times(counts.web_searches)));
-        let input = part(
-            self.input
-                .times(fresh_input)
-                .plus(self.input_image.times(counts.input_images))
-                .plus(self.audio.times(counts.audio_ms))
-                .plus(self.character.times(counts.characters))
-                .plus(self.search_unit.times(counts.search_units)),
-        );
-        let cache_read = part(self.cached_input.times(cached_input));
-        let cache_creation = part(self.cache_write.times(cache_write));
-        let output = part(
-            self.output
-                .times(counts.output.saturating_sub(reasoning))
-                .plus(self.reasoning.times(reasoning))
-                .plus(self.image.times(counts.images)),
-        );
-        Cost { total, input, output, cache_read, cache_creation, base }
-    }
-}
-
-/// What was used when the upstream did not say, from what passed by.
-///
-/// Nothing delivered, nothing used. Otherwise four bytes are one token, the common ratio of
-/// English text, rounded up; and every event that gave something is at least one token of
-/// output, since upstreams send an event for one or more of them. The input is never above what
-/// [`Price::ceiling`] reserved for it; the output is not bounded by the request's limit.
-pub fn estimate(body_bytes: u64, delivered: &Delivered) -> Counts {
-    if delivered.events == 0 && delivered.text_bytes == 0 {
-        return Counts::default();
-    }
-    Counts {
-        input: body_bytes.div_ceil(BYTES_PER_UNIT),
-        output: delivered.events.max(delivered.text_bytes.div_ceil(BYTES_PER_UNIT)),
-        ..Counts::NONE
-    }
-}
-
-impl PriceList {
-    /// The offers of a configuration, or what is wrong, each with the path of its key. A
-    /// configuration that was parsed has passed this already.
-    pub fn new(config: &Config) -> Result<Self, Vec<(String, String)>> {
-        let mut list = Self { btc_usd_cents: config.btc_usd_cents, ..Self::default() };
-        let mut problems = Vec::new();
-        for (index, model) in config.models.iter().enumerate() {
-            let price = match Price::new(&model.price, config.btc_usd_cents) {
-                Ok(price) => price,
-                Err(wrong) => {
-                    let at = |key| format!("models[{index}].price.{key}");
-                    problems.extend(wrong.into_iter().map(|(key, message)| (at(key), message)));
-                    continue;
-                }
-            };
-            let served = model.upstreams.iter().map(|upstream| Served {
-                upstream: upstream.clone(),
-                upstream_model: model.upstream_model.clone(),
-                weight: 1,
-                prices: Prices { price, images: Vec::new() },
-            });
-            let offer = Arc::new(Offer { model: model.clone(), served: served.collect() });
-            for name in std::iter::once(&model.id).chain(&model.alias_ids) {
-                if list.by_name.insert(name.clone(), offer.clone()).is_some() {
-                    let message = format!("`{name}` names two models");
-                    problems.push((format!("models[{index}].id"), message));
-                }
-            }
-            list.offers.push(offer);
+    /// `None`: no row is for this size and quality, so there is no price to sell them at. A row
+    /// that names a thing goes before one for any; a choice that is left to the upstream, by
+    /// silence or `auto`, takes the first row that fits the rest.
+    pub fn of(&self, demand: &Demand) -> Option<Price> {
+        if demand.images == 0 || self.images.is_empty() {
+            return Some(Price { image: Rate::FREE, ..self.price });
         }
-        if problems.is_empty() { Ok(list) } else { Err(problems) }
-    }
-
-    /// By id or alias.
-    pub fn find(&self, name: &str) -> Option<&Arc<Offer>> {
-        self.by_name.get(name)
+        let size = chosen(demand.image_size.as_deref());
+        let quality = chosen(demand.image_quality.as_deref());
+        let mut best: Option<(u8, &ImageRow)> = None;
+        for row in &self.images {
+            let fits = fit(row.size.as_deref(), size).zip(fit(row.quality.as_deref(), quality));
+            let Some((by_size, by_quality)) = fits else { continue };
+            let exact = u8::from(by_size).saturating_add(by_quality.into());
+            if best.is_none_or(|(most, _)| exact > most) {
+                best = Some((exact, row));
+            }
+        }
+        best.map(|(_, row)| Price { image: row.rate, ..self.price })
     }
 }
 
-const BYTES_PER_UNIT: u64 = 4;
+/// Whether a row is for what was asked, and then whether by name.
+fn fit(row: Option<&str>, asked: Option<&str>) -> Option<bool> {
+    match (row, asked) {
+        (Some(row), Some(asked)) => (row == asked).then_some(true),
+        (None, _) | (_, None) => Some(false),
+    }
+}
 
+fn chosen(asked: Option<&str>) -> Option<&str> {
+    asked.filter(|asked| *asked != "auto")
+}
+
+#[cfg(test)]
+mod bounds_tests;
 #[cfg(test)]
 mod tests;

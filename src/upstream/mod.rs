@@ -104,7 +104,7 @@ impl Upstreams {
 
     /// The upstreams that serve a model, in the order in which they are tried.
     pub fn candidates(&self, model: &config::Model) -> Vec<Arc<Upstream>> {
-        model.upstreams.iter().filter_map(|name| self.0.get(name).cloned()).collect()
+        model.upstreams.iter().filter_map(|by| self.0.get(&by.upstream).cloned()).collect()
     }
 
     pub fn all(&self) -> impl Iterator<Item = &Arc<Upstream>> {
