@@ -3,6 +3,7 @@
 //! The library is the whole program but its command line; README.md has the map.
 
 pub mod api;
+pub mod catalogue;
 pub mod clock;
 pub mod config;
 pub mod crash;

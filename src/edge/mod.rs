@@ -33,13 +33,13 @@ use self::context::{Ctx, OpenCount, Stage};
 use self::order::{Ecash, Refused, read_body};
 use self::peers::Peers;
 use crate::api;
+use crate::catalogue::Shelf;
 use crate::config::Config;
 use crate::error::{Kind, Refusal};
 use crate::ids::fresh_request_id;
 use crate::ledger::Ledger;
 use crate::ledger::spool::Spool;
 use crate::money::Msat;
-use crate::pricing::PriceList;
 use crate::telemetry::Metrics;
 use crate::till::Till;
 use crate::upstream::Upstreams;
@@ -47,7 +47,7 @@ use crate::upstream::Upstreams;
 /// The gateway as Pingora sees it.
 pub struct Edge<L: Ledger> {
     config: Arc<Config>,
-    prices: Arc<PriceList>,
+    prices: Shelf,
     upstreams: Upstreams,
     peers: Peers,
     connector: Connector,
@@ -223,7 +223,7 @@ impl<L: Ledger> ProxyHttp for Edge<L> {
             Stage::Reserved(ticket) => {
                 let cost = ticket.price.cost(tokens);
                 let remaining = ticket.remaining(cost.total);
-                cost.usage_members(self.prices.btc_usd_cents, Some(remaining))
+                cost.usage_members(self.prices.now().btc_usd_cents, Some(remaining))
             }
             Stage::Unpaid | Stage::Closed => String::new(),
         };

@@ -151,7 +151,7 @@ impl<L: Ledger> Edge<L> {
         per_request: bool,
     ) -> Result<Order, Refusal> {
         let peeked = peek::read(route, None, &body).map_err(peek_refusal)?;
-        let offer = api::offered(&self.prices, &peeked.model)?.clone();
+        let offer = api::offered(&self.prices.now(), &peeked.model)?.clone();
         let model = &offer.model;
         let output_limit = peeked.output_limit.unwrap_or(model.max_output_tokens);
         let body_bytes = u64::try_from(body.len()).unwrap_or(u64::MAX);

@@ -7,7 +7,7 @@ use crate::support::{
 };
 
 /// The value of one series; `None` while there is no such series.
-async fn value(world: &World, series: &str) -> Option<u64> {
+pub(crate) async fn value(world: &World, series: &str) -> Option<u64> {
     let url = format!("http://{}/metrics", world.gateway.admin_address());
     let answer = world.client.get(url).send().await.unwrap();
     assert_eq!(answer.headers()["content-type"], "text/plain; version=0.0.4");
