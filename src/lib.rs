@@ -3,11 +3,13 @@
 //! The library is the whole program but its command line; README.md has the map.
 
 pub mod api;
+pub mod catalogue;
 pub mod clock;
 pub mod config;
 pub mod crash;
 pub mod edge;
 pub mod error;
+pub mod fetch;
 pub mod ids;
 pub mod ledger;
 pub mod money;

@@ -8,6 +8,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::catalogue::{Catalogue, Shelf};
 use crate::clock::{Clock, Stopwatch};
 use crate::config::{Config, Fleet};
 use crate::edge;
@@ -15,7 +16,6 @@ use crate::ledger::embedded::{self, Embedded};
 use crate::ledger::redis::Redis;
 use crate::ledger::spool::Spool;
 use crate::ledger::{Ledger, audit, reaper, redis};
-use crate::pricing::PriceList;
 use crate::store::{Db, Store};
 use crate::telemetry::{Counted, Finding, Metrics, audit_every};
 use crate::till::Till;
@@ -29,16 +29,17 @@ use crate::wallet::Wallet;
 pub fn serve(config: Config) -> Result<(), String> {
     let started = Stopwatch::start();
     let config = Arc::new(config);
-    let prices = PriceList::new(&config.models, config.btc_usd_cents);
     let upstreams = Upstreams::new(&config.upstreams)?;
     std::fs::create_dir_all(&config.data_dir)
         .map_err(|error| format!("{}: {error}", config.data_dir.display()))?;
     let metrics = Metrics::default();
+    // Asks its sources while the books are recovered.
+    let catalogue = Catalogue::open(&config, &metrics)?;
     if let Some(every) = config.audit_every {
         let audited = config.clone();
         audit_every(every, metrics.clone(), move || finding(&audited))?;
     }
-    let parts = Parts { config, prices: Arc::new(prices), upstreams, metrics, started };
+    let parts = Parts { config, catalogue, upstreams, metrics, started };
     match parts.config.fleet.clone() {
         None => parts.one_machine(),
         Some(fleet) => parts.fleet(&fleet),
@@ -48,7 +49,7 @@ pub fn serve(config: Config) -> Result<(), String> {
 /// What does not depend on where the ledger is.
 struct Parts {
     config: Arc<Config>,
-    prices: Arc<PriceList>,
+    catalogue: Catalogue,
     upstreams: Upstreams,
     metrics: Metrics,
     started: Stopwatch,
@@ -95,7 +96,8 @@ impl Parts {
     }
 
     fn listen<L: Ledger>(self, till: Till<L>, spool: Option<Spool<L>>) -> Result<(), String> {
-        let Self { config, prices, upstreams, metrics, started } = self;
+        let Self { config, catalogue, upstreams, metrics, started } = self;
+        let prices: Shelf = catalogue.settled();
         log::info!("recovered and ready to listen after {} ms", started.elapsed().as_millis());
         let parts = edge::serve::Parts { config, prices, upstreams, till, spool, metrics };
         edge::serve::serve(parts)

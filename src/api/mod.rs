@@ -28,6 +28,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use lua_free_filters::{Credential, CredentialRefusal, credential};
 use tower::ServiceExt;
 
+use crate::catalogue::Shelf;
 use crate::config::Config;
 use crate::error::{Kind, Refusal};
 use crate::ids::fresh_request_id;
@@ -50,7 +51,7 @@ pub use render::{
 #[derive(Clone, Debug)]
 pub struct ApiState<L: Ledger> {
     pub config: Arc<Config>,
-    pub prices: Arc<PriceList>,
+    pub prices: Shelf,
     pub till: Till<L>,
 }
 
@@ -95,7 +96,7 @@ pub async fn answer(router: &Router, request: http::Request<Bytes>) -> http::Res
 }
 
 /// What needs neither ledger nor wallet.
-fn documents(config: &Arc<Config>, prices: &Arc<PriceList>) -> Router {
+fn documents(config: &Arc<Config>, prices: &Shelf) -> Router {
     let state = Documents { config: config.clone(), prices: prices.clone() };
     Router::new()
         .route("/healthz", get(health::healthz))
@@ -110,7 +111,7 @@ fn documents(config: &Arc<Config>, prices: &Arc<PriceList>) -> Router {
 #[derive(Clone)]
 struct Documents {
     config: Arc<Config>,
-    prices: Arc<PriceList>,
+    prices: Shelf,
 }
 
 impl FromRef<Documents> for Arc<Config> {
@@ -119,9 +120,10 @@ impl FromRef<Documents> for Arc<Config> {
     }
 }
 
+/// The list of the moment: one for all that a request looks at.
 impl FromRef<Documents> for Arc<PriceList> {
     fn from_ref(documents: &Documents) -> Self {
-        documents.prices.clone()
+        documents.prices.now()
     }
 }
 

@@ -30,7 +30,7 @@ models:
 /// Everything but the payment endpoints, which need a wallet.
 fn shop() -> Router {
     let config = Arc::new(Config::parse("test", CONFIG, &Machine).unwrap());
-    let prices = Arc::new(PriceList::new(&config.models, config.btc_usd_cents));
+    let prices = Shelf::new(PriceList::new(&config.models, config.btc_usd_cents));
     finished(documents(&config, &prices).fallback(billable_or_nothing), &config)
 }
 

@@ -3,6 +3,7 @@
 //! A value that fails is noted and something harmless stands in for it, so that the rest is checked
 //! too; what stands in is never used, since one mistake means no configuration.
 
+mod feeds;
 mod models;
 mod prices;
 mod upstreams;
@@ -26,11 +27,9 @@ pub(super) fn check(file: File, outside: &dyn Outside, found: &mut Found) -> Con
     let btc_usd_cents = checks.btc_usd_cents(file.btc_usd);
     let upstream_names: Vec<String> =
         file.upstreams.iter().flatten().filter_map(|upstream| upstream.name.clone()).collect();
-    let market = Market {
-        upstream_names: &upstream_names,
-        btc_usd_cents,
-        has_dollar_rate: btc_usd_cents.is_some(),
-    };
+    let btc_usd_feed = file.btc_usd_feed.map(|feed| checks.btc_usd_feed(feed));
+    let has_dollar_rate = btc_usd_cents.is_some() || btc_usd_feed.is_some();
+    let market = Market { upstream_names: &upstream_names, btc_usd_cents, has_dollar_rate };
     let models = checks.models(file.models, &market);
     Config {
         http_url: checks.shown_url(&file.http_url, "http_url"),
@@ -44,7 +43,7 @@ pub(super) fn check(file: File, outside: &dyn Outside, found: &mut Found) -> Con
         reservation: checks.reservation(&file.reservation),
         missing_credential_status: checks.missing_credential_status(&file.errors),
         mints: checks.mints(file.mints),
-        upstreams: checks.upstreams(file.upstreams),
+        upstreams: checks.upstreams(file.upstreams, has_dollar_rate),
         models,
         name: file.name,
         description: file.description,
@@ -57,6 +56,7 @@ pub(super) fn check(file: File, outside: &dyn Outside, found: &mut Found) -> Con
         mint_timeout: file.mint_timeout.0,
         audit_every: file.audit.every.0,
         btc_usd_cents,
+        btc_usd_feed,
     }
 }
 

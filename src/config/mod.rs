@@ -5,6 +5,7 @@
 //! half valid is ever applied.
 
 mod checks;
+mod feeds;
 mod mistake;
 mod model;
 mod references;
@@ -22,6 +23,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use feeds::{
+    AGREE_WITHIN_PERCENT_MAX, BtcUsdFeed, ListingPolicy, MARKUP_PERCENT_MAX, RATE_SOURCES_MAX,
+    RateSource,
+};
 pub use mistake::{Mistake, Mistakes, NotLoaded};
 pub use model::{
     Abort, AudioPrice, Currency, ImagePrice, ImageTokens, MissingUsage, Model, OutputLimitField,
@@ -89,7 +94,9 @@ pub struct Config {
     pub cost_chunk: CostChunk,
     pub mints: Vec<Mint>,
     pub mint_timeout: Duration,
+    /// A fixed rate; wins over the feed.
     pub btc_usd_cents: Option<u64>,
+    pub btc_usd_feed: Option<BtcUsdFeed>,
     pub upstreams: Vec<Upstream>,
     pub models: Vec<Model>,
 }

@@ -44,6 +44,7 @@ pub(super) struct File {
     pub(super) mints: Vec<Option<Mint>>,
     pub(super) mint_timeout: Lasting,
     pub(super) btc_usd: Option<Decimal>,
+    pub(super) btc_usd_feed: Option<BtcUsdFeed>,
     pub(super) upstreams: Vec<Option<Upstream>>,
     pub(super) models: Vec<Option<Model>>,
 }
@@ -143,6 +144,37 @@ pub(super) struct Upstream {
     pub(super) allow_insecure: Option<bool>,
     pub(super) ca_file: Option<String>,
     pub(super) timeouts: Option<Timeouts>,
+    pub(super) models: Option<ListingPolicy>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a mapping")]
+pub(super) struct BtcUsdFeed {
+    pub(super) sources: Option<Vec<Option<RateSource>>>,
+    pub(super) every: Option<Lasting>,
+    pub(super) agree_within_percent: Option<Decimal>,
+    pub(super) sources_min: Option<Whole>,
+    pub(super) stale_after: Option<Lasting>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a mapping")]
+pub(super) struct RateSource {
+    /// A secret, because its query may hold one.
+    pub(super) url: Option<Secret>,
+    pub(super) path: Option<String>,
+    pub(super) allow_insecure: Option<bool>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a mapping")]
+pub(super) struct ListingPolicy {
+    pub(super) every: Option<Lasting>,
+    pub(super) stale_after: Option<Lasting>,
+    pub(super) include: Option<Vec<Option<String>>>,
+    pub(super) exclude: Option<Vec<Option<String>>>,
+    pub(super) markup_percent: Option<Whole>,
+    pub(super) id_prefix: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

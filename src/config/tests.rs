@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde_yaml::Value;
 
-use super::mistake::KeyPath;
+use super::mistake::{KeyPath, Step};
 use super::schema::File;
 use super::yaml::value_at;
 use super::*;
@@ -57,13 +57,14 @@ fn with_examples() -> String {
             None => text.push_str(&format!("{line}\n")),
         }
     }
-    ["OPENAI_API_KEY", "REDIS_PASSWORD", "PG_PASSWORD"]
+    ["OPENAI_API_KEY", "OPENROUTER_API_KEY", "REDIS_PASSWORD", "PG_PASSWORD"]
         .iter()
         .fold(text, |text, name| text.replace(&format!("${{{name}}}"), "${KEY}"))
 }
 
 /// The defaults that stand below an example.
-const REPLACED: [&str; 4] = ["fleet: null", "mints: []", "upstreams: []", "models: []"];
+const REPLACED: [&str; 5] =
+    ["fleet: null", "btc_usd_feed: null", "mints: []", "upstreams: []", "models: []"];
 
 fn tree(text: &str) -> Value {
     Document::read(text, &mut Found::default()).map_err(|mistake| mistake.message).unwrap().value
@@ -102,7 +103,7 @@ fn every_key_of_the_schema_is_documented_and_no_other_is_accepted() {
     let mut all = Vec::new();
     mappings(&documented, &KeyPath::default(), &mut all);
     assert!(all.len() >= 13, "{all:?}");
-    for path in all {
+    for path in &all {
         let mut value = documented.clone();
         let mapping = value_at(&mut value, path.steps()).unwrap().as_mapping_mut().unwrap();
         mapping.insert("zzz".into(), Value::Null);
@@ -110,11 +111,24 @@ fn every_key_of_the_schema_is_documented_and_no_other_is_accepted() {
         assert_eq!(error.path().to_string(), path.key("zzz").to_string());
         let message = error.inner().to_string();
         let (_, expected) = message.split_once("expected").unwrap();
+        // What one element of a list shows, the others need not.
+        let alike: Vec<KeyPath> =
+            all.iter().filter(|other| same_keys(other, path)).cloned().collect();
         for key in expected.split('`').skip(1).step_by(2) {
-            let mapping = value_at(&mut value, path.steps()).unwrap().as_mapping().unwrap();
-            assert!(mapping.contains_key(key), "{path}: `{key}` is not documented");
+            let mut shown =
+                alike.iter().filter_map(|path| value_at(&mut value, path.steps()).cloned());
+            assert!(shown.any(|it| it.get(key).is_some()), "{path}: `{key}` is not documented");
         }
     }
+}
+
+/// Whether two paths differ in nothing but the indices of lists.
+fn same_keys(one: &KeyPath, other: &KeyPath) -> bool {
+    let mut pairs = one.steps().iter().zip(other.steps());
+    let alike = |(one, other): (&Step, &Step)| {
+        matches!((one, other), (Step::Index(_), Step::Index(_))) || one == other
+    };
+    one.steps().len() == other.steps().len() && pairs.all(alike)
 }
 
 #[test]
@@ -123,6 +137,7 @@ fn the_examples_show_the_defaults_of_what_may_be_left_out() {
     let short = parse(SHORT).unwrap();
     assert_eq!(format!("{:?}", full.mints), format!("{:?}", short.mints));
     assert_eq!(format!("{:?}", full.fleet), format!("{:?}", short.fleet));
+    assert_eq!(format!("{:?}", full.btc_usd_feed), format!("{:?}", short.btc_usd_feed));
     assert_eq!(format!("{:?}", full.upstreams), format!("{:?}", short.upstreams));
     let full = &full.models[0];
     assert_eq!((full.name.as_str(), full.max_output_tokens), ("GPT-4o mini", 16_384));
@@ -133,8 +148,15 @@ fn the_examples_show_the_defaults_of_what_may_be_left_out() {
 const SHORT: &str = "
 fleet: {redis: 'redis://r', postgres: 'postgres:///p'}
 mints: [{url: https://mint.example.com}]
-upstreams: [{name: openai, base_url: https://api.openai.com/v1/, api_key: '${KEY}',
-             health: {probe: {path: /models}}}]
+btc_usd_feed:
+  sources:
+    - {url: https://api.coinbase.com/v2/prices/BTC-USD/spot, path: data.amount}
+    - {url: 'https://api.kraken.com/0/public/Ticker?pair=XBTUSD', path: result.XXBTZUSD.c.0}
+    - {url: https://www.bitstamp.net/api/v2/ticker/btcusd/, path: last}
+upstreams:
+  - {name: openai, base_url: https://api.openai.com/v1/, api_key: '${KEY}',
+     health: {probe: {path: /models}}}
+  - {name: openrouter, base_url: https://openrouter.ai/api/v1, api_key: '${KEY}', models: {}}
 models:
   - {id: gpt-4o-mini, context_length: 128000, max_output_tokens: 16384, upstreams: [openai],
      image_tokens: {low: 2833, high: 48169},
@@ -328,6 +350,32 @@ const MISTAKES: &[(&str, &[&str])] = &[
             "1: fleet.redis: is text; put it in quotes",
         ],
     ),
+    ("btc_usd_feed: {}\n", &["1: btc_usd_feed.sources: must be from 1 to 20 sources"]),
+    (
+        "btc_usd_feed:\n  sources:\n  - url: http://host/?key=secret\n    path: a..b\n  - {}\n  \
+         every: 10s\n  stale_after: 19s\n  agree_within_percent: 50.1\n  sources_min: 3\n",
+        &[
+            "3: btc_usd_feed.sources[0].url: plain http to another machine needs \
+             `allow_insecure: true`",
+            "4: btc_usd_feed.sources[0].path: is not keys and indices with dots between them",
+            "5: btc_usd_feed.sources[1].url: is required",
+            "5: btc_usd_feed.sources[1].path: is required",
+            "7: btc_usd_feed.stale_after: must be at least 2 times `every`",
+            "8: btc_usd_feed.agree_within_percent: must be above 0 and at most 50",
+            "9: btc_usd_feed.sources_min: must be from 1 to the 2 of `sources`; it is 3",
+        ],
+    ),
+    (
+        "upstreams:\n- name: a\n  base_url: https://u\n  models:\n    every: 1h\n    stale_after: \
+         119m\n    include: [a b]\n    markup_percent: 1001\n    id_prefix: ' '\n",
+        &[
+            "4: upstreams[0].models: lists prices in usd, which need `btc_usd_feed` or `btc_usd`",
+            "6: upstreams[0].models.stale_after: must be at least 2 times `every`",
+            "7: upstreams[0].models.include[0]: must be without spaces",
+            "8: upstreams[0].models.markup_percent: must be from 0 to 1000",
+            "9: upstreams[0].models.id_prefix: must be without spaces",
+        ],
+    ),
     ("http_url: host", &["1: http_url: is not an address like `https://host/prefix`"]),
     ("btc_usd: 0", &["1: btc_usd: must be more than 0; null for no rate"]),
     ("btc_usd: 1.001", &["1: btc_usd: has more than two decimals"]),
@@ -387,7 +435,7 @@ const MISTAKES: &[(&str, &[&str])] = &[
             "8: models[1].max_output_tokens: is required",
             "9: models[1].context_length: `1.5` is not a whole number from 0 on",
             "10: models[1].upstreams[1]: `up` is already at models[1].upstreams[0]",
-            "12: models[1].price.currency: a price in usd needs `btc_usd`",
+            "12: models[1].price.currency: a price in usd needs `btc_usd` or `btc_usd_feed`",
             "14: models[1].price.output: must not be negative",
             "15: models[2]: expected a mapping, found a number",
         ],

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 
-use super::Secret;
+use super::{ListingPolicy, Secret};
 
 #[derive(Clone, Debug)]
 pub struct Upstream {
@@ -28,6 +28,8 @@ pub struct Upstream {
     pub first_byte_timeout: Duration,
     pub idle_timeout: Duration,
     pub total_timeout: Duration,
+    /// `None`: nothing of what it lists is offered by itself.
+    pub models: Option<ListingPolicy>,
 }
 
 /// Which header shows `api_key`.

@@ -18,6 +18,21 @@ pub(super) fn base(text: &str, allow_insecure: bool) -> Result<String, String> {
     Ok(url.text)
 }
 
+/// An address to fetch one document from, and its host: as [`base`], but for its path, which stays
+/// as it is, and its query.
+pub(super) fn source(text: &str, allow_insecure: bool) -> Result<(String, String), String> {
+    let (before, query) = match text.split_once('?') {
+        Some((before, query)) if !query.contains('#') => (before, format!("?{query}")),
+        Some(_) => return Err("must be without `#`".to_owned()),
+        None => (text, String::new()),
+    };
+    base(before, allow_insecure)?;
+    let url = any(before)?;
+    // The end of a path matters to who serves the document.
+    let slash = if before.ends_with('/') { "/" } else { "" };
+    Ok((format!("{}{slash}{query}", url.text), url.host))
+}
+
 /// The same rules, whatever the host: for what is only shown.
 pub(super) fn shown(text: &str) -> Result<String, String> {
     any(text).map(|url| url.text)
@@ -77,6 +92,17 @@ mod tests {
         for text in elsewhere {
             assert!(base(text, false).is_err(), "{text}");
             assert!(base(text, true).is_ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_source_keeps_its_path_and_its_query() {
+        for text in ["https://host.example/v1/?a=b&c=/", "https://host.example:8443/x"] {
+            assert_eq!(source(text, false).unwrap().0, text);
+            assert_eq!(source(text, false).unwrap().1, "host.example");
+        }
+        for text in ["http://host.example/?a", "https://h/#x", "https://h/?a#x", "https://a:b@h/"] {
+            assert!(source(text, false).is_err(), "{text}");
         }
     }
 

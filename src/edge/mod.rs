@@ -40,13 +40,13 @@ use self::payer::{payer, read_body};
 use self::peers::Peers;
 use self::reserve::{Ecash, Refused};
 use crate::api;
+use crate::catalogue::Shelf;
 use crate::config::Config;
 use crate::error::{Kind, Refusal};
 use crate::ids::fresh_request_id;
 use crate::ledger::Ledger;
 use crate::ledger::spool::Spool;
 use crate::money::Msat;
-use crate::pricing::PriceList;
 use crate::telemetry::Metrics;
 use crate::till::Till;
 use crate::upstream::Upstreams;
@@ -54,7 +54,7 @@ use crate::upstream::Upstreams;
 /// The gateway as Pingora sees it.
 pub struct Edge<L: Ledger> {
     config: Arc<Config>,
-    prices: Arc<PriceList>,
+    prices: Shelf,
     upstreams: Upstreams,
     peers: Arc<Peers>,
     connector: Connector,
@@ -232,7 +232,7 @@ impl<L: Ledger> ProxyHttp for Edge<L> {
                 let counts = ticket.order.peeked.demand.completed(*counts);
                 let cost = ticket.price().cost(&counts);
                 let remaining = ticket.remaining(cost.total);
-                cost.usage_members(self.prices.btc_usd_cents, Some(remaining))
+                cost.usage_members(self.prices.now().btc_usd_cents, Some(remaining))
             }
             Stage::Unpaid | Stage::Closed => String::new(),
         };

@@ -18,11 +18,11 @@ use super::context::OpenCount;
 use super::peers::Peers;
 use super::probe::Probes;
 use crate::api::{self, ApiState};
+use crate::catalogue::Shelf;
 use crate::clock::Stopwatch;
 use crate::config::Config;
 use crate::ledger::Ledger;
 use crate::ledger::spool::Spool;
-use crate::pricing::PriceList;
 use crate::telemetry::Metrics;
 use crate::till::Till;
 use crate::upstream::Upstreams;
@@ -30,7 +30,7 @@ use crate::upstream::Upstreams;
 /// What `serve` runs on; everything in it has been recovered already.
 pub struct Parts<L: Ledger> {
     pub config: Arc<Config>,
-    pub prices: Arc<PriceList>,
+    pub prices: Shelf,
     pub upstreams: Upstreams,
     pub till: Till<L>,
     /// Open already, so that what waits in it is alive. [`Spool::run`] is the caller's to spawn.

@@ -9,6 +9,7 @@
 
 mod bounds;
 mod cost;
+pub mod feed;
 mod list;
 mod rates;
 mod show;

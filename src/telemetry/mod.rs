@@ -6,6 +6,7 @@
 
 mod audits;
 mod counted;
+mod feeds;
 #[cfg(test)]
 mod tests;
 mod upstreams;
@@ -40,6 +41,7 @@ struct Inner {
     ledger_up: IntGauge,
     drift_msat: IntGauge,
     audit_findings: IntGauge,
+    feeds: feeds::Feeds,
 }
 
 impl Default for Metrics {
@@ -77,6 +79,7 @@ impl Default for Metrics {
                 "What the last audit found missing between what is owed and what is held",
             ),
             audit_findings: gauge("nutgate_audit_findings", "Contradictions in the last audit"),
+            feeds: feeds::Feeds::new(&registry),
             registry,
         }))
     }

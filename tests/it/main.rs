@@ -6,10 +6,12 @@
 mod answers;
 mod api_balance;
 mod audit;
+mod catalogue;
 mod chaos;
 mod concurrency;
 mod crash;
 mod endings;
+mod feed;
 mod fleet;
 mod fleet_audit;
 mod framing;

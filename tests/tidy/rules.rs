@@ -55,6 +55,13 @@ pub(crate) const LAYERS: &[Rule] = &[
     },
     Rule {
         among: &["src/"],
+        except: &["src/fetch.rs"],
+        view: Shipped,
+        never: &["reqwest*"],
+        instead: "only fetch knows which HTTP client this is built on; it keeps what is fetched bounded",
+    },
+    Rule {
+        among: &["src/"],
         except: &["src/api/", "src/edge/"],
         view: Shipped,
         never: &["axum"],
@@ -87,6 +94,7 @@ pub(crate) const LAYERS: &[Rule] = &[
             "src/ledger/book.rs",
             "src/pricing/",
             "src/money.rs",
+            "src/catalogue/listing.rs",
             "src/upstream/breaker.rs",
             "src/upstream/health.rs",
             "src/upstream/latency.rs",
@@ -99,7 +107,14 @@ pub(crate) const LAYERS: &[Rule] = &[
         instead: "these decide and never act: time and input are arguments",
     },
     Rule {
-        among: &["src/money.rs", "src/pricing/", "src/ledger/", "src/wallet/", "src/till.rs"],
+        among: &[
+            "src/money.rs",
+            "src/pricing/",
+            "src/catalogue/",
+            "src/ledger/",
+            "src/wallet/",
+            "src/till.rs",
+        ],
         except: &[],
         view: Shipped,
         never: &["f32", "f64"],

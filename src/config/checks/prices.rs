@@ -114,7 +114,7 @@ impl Checks<'_> {
                 Currency::Usd => ("currency", "a price in usd"),
                 Currency::Sat => ("upstream_cost", "a cost in usd"),
             };
-            self.found.add(at.key(key), format!("{what} needs `btc_usd`"));
+            self.found.add(at.key(key), format!("{what} needs `btc_usd` or `btc_usd_feed`"));
             return;
         }
         let cents = market.btc_usd_cents.unwrap_or(BTC_USD_CENTS_LOW);

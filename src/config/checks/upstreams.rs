@@ -12,7 +12,11 @@ use super::super::{Auth, Health, Probe, Secret, Upstream, schema};
 use super::{Checks, IS_REQUIRED, Names};
 
 impl Checks<'_> {
-    pub(super) fn upstreams(&mut self, upstreams: Vec<Option<schema::Upstream>>) -> Vec<Upstream> {
+    pub(super) fn upstreams(
+        &mut self,
+        upstreams: Vec<Option<schema::Upstream>>,
+        has_dollar_rate: bool,
+    ) -> Vec<Upstream> {
         let mut names = Names::default();
         let mut checked = Vec::new();
         for (upstream, at) in self.elements(upstreams, &KeyPath::from("upstreams")) {
@@ -42,6 +46,9 @@ impl Checks<'_> {
                 first_byte_timeout: or_s(timeouts.first_byte, 300),
                 idle_timeout: or_s(timeouts.idle, 60),
                 total_timeout: or_s(timeouts.total, 900),
+                models: upstream
+                    .models
+                    .map(|policy| self.listing_policy(policy, has_dollar_rate, &at.key("models"))),
             });
         }
         checked
