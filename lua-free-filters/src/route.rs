@@ -20,6 +20,7 @@ pub enum Route {
 }
 
 impl Route {
+    /// Every route, each once.
     pub const ALL: [Self; 12] = [
         Self::ChatCompletions,
         Self::Responses,
@@ -54,13 +55,13 @@ impl Route {
     }
 }
 
+/// The route that a path names, with or without `/v1` in front.
+///
 /// Compares the whole path, byte for byte. No case folding, no trailing slash, no dot segments
 /// and no percent-decoding: an upstream might read such a path differently than we did.
 pub fn billable(path: &str) -> Option<Route> {
-    match path {
-        "/v1/chat/completions" | "/chat/completions" => Some(Route::ChatCompletions),
-        _ => None,
-    }
+    let below = path.strip_prefix("/v1").unwrap_or(path);
+    Route::ALL.into_iter().find(|route| route.upstream_path() == below)
 }
 
 #[cfg(test)]
@@ -69,13 +70,29 @@ mod tests {
 
     use super::*;
 
+    const PATHS: [(&str, Route); 12] = [
+        ("/chat/completions", Route::ChatCompletions),
+        ("/responses", Route::Responses),
+        ("/embeddings", Route::Embeddings),
+        ("/completions", Route::Completions),
+        ("/images/generations", Route::ImageGenerations),
+        ("/images/edits", Route::ImageEdits),
+        ("/audio/transcriptions", Route::Transcriptions),
+        ("/audio/translations", Route::Translations),
+        ("/audio/speech", Route::Speech),
+        ("/messages", Route::Messages),
+        ("/moderations", Route::Moderations),
+        ("/rerank", Route::Rerank),
+    ];
+
     #[test]
     fn a_route_and_its_alias_are_the_same() {
-        for path in ["/v1/chat/completions", "/chat/completions"] {
-            let route = billable(path);
-            assert_eq!(route, Some(Route::ChatCompletions));
-            assert_eq!(route.map(Route::upstream_path), Some("/chat/completions"));
+        for (path, route) in PATHS {
+            assert_eq!(billable(path), Some(route), "{path}");
+            assert_eq!(billable(&format!("/v1{path}")), Some(route), "/v1{path}");
+            assert_eq!(route.upstream_path(), path);
         }
+        assert_eq!(PATHS.map(|(_, route)| route), Route::ALL);
     }
 
     #[test]
@@ -94,7 +111,21 @@ mod tests {
             "/v1/x/../chat/completions",
             "/v1/v1/chat/completions",
             "v1/chat/completions",
-            "/v1/completions",
+            "/v1",
+            "/v1/",
+            "/v2/messages",
+            "/v1/messages/count_tokens",
+            "/v1/messages/batches",
+            "/v1/responses/resp_1",
+            "/v1/responses/",
+            "/v1/images/variations",
+            "/v1/images",
+            "/v1/audio/transcriptions#x",
+            "/v1/audio\\speech",
+            "/v1responses",
+            "v1/responses",
+            "/v1/rerank;x",
+            "/v2/rerank",
             "/v1/chat/completions\0",
         ] {
             assert_eq!(billable(path), None, "{path:?}");
@@ -104,7 +135,7 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_outside_the_list_is_sold(path in "/(v1/)?[a-z/.%]{0,30}") {
-            let listed = path == "/v1/chat/completions" || path == "/chat/completions";
+            let listed = PATHS.iter().any(|(below, _)| path == *below || path == format!("/v1{below}"));
             prop_assert_eq!(billable(&path).is_some(), listed);
         }
     }
