@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
-use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, de};
 use serde_json::value::RawValue;
 
@@ -87,16 +87,6 @@ pub(crate) fn each_member<'a>(
     reader.end()
 }
 
-/// Calls `each` for every element of the one array that `text` must be, as written.
-pub(crate) fn each_element<'a>(
-    text: &'a str,
-    each: impl FnMut(&'a str),
-) -> Result<(), serde_json::Error> {
-    let mut reader = serde_json::Deserializer::from_str(text);
-    Elements(each).deserialize(&mut reader)?;
-    reader.end()
-}
-
 /// A string, borrowed where it has no escapes.
 pub(crate) fn string(raw: &str) -> Option<Cow<'_, str>> {
     serde_json::from_str::<Text<'_>>(raw).ok().map(|text| text.0)
@@ -130,31 +120,6 @@ impl<'de, F: FnMut(Cow<'de, str>, &'de str)> Visitor<'de> for Members<F> {
         while let Some(Text(name)) = map.next_key::<Text<'de>>()? {
             let value = map.next_value::<&'de RawValue>()?;
             (self.0)(name, value.get());
-        }
-        Ok(())
-    }
-}
-
-struct Elements<F>(F);
-
-impl<'de, F: FnMut(&'de str)> DeserializeSeed<'de> for Elements<F> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<(), D::Error> {
-        reader.deserialize_seq(self)
-    }
-}
-
-impl<'de, F: FnMut(&'de str)> Visitor<'de> for Elements<F> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON array")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(mut self, mut array: A) -> Result<(), A::Error> {
-        while let Some(value) = array.next_element::<&'de RawValue>()? {
-            (self.0)(value.get());
         }
         Ok(())
     }
@@ -218,17 +183,6 @@ mod tests {
             assert_eq!(&text[member.at.clone()], member.raw);
         }
         assert_eq!(object.last("b").map(|member| member.raw), Some("[ 1 ]"));
-    }
-
-    #[test]
-    fn elements_come_as_they_are_written() {
-        let mut seen = Vec::new();
-        each_element(" [ 1 ,\"a]\",[2, [3]],{\"b\" : 4}\n] ", |raw| seen.push(raw))
-            .expect("an array");
-        assert_eq!(seen, ["1", "\"a]\"", "[2, [3]]", "{\"b\" : 4}"]);
-        for bad in ["{}", "1", "[1", "[1] 2", "[1,]", ""] {
-            assert!(each_element(bad, |_| {}).is_err(), "{bad}");
-        }
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod messages;
 mod moderations;
 mod rerank;
 mod responses;
+mod skim;
 mod tools;
 mod wav;
 

@@ -4,18 +4,29 @@
 /// A path that is sold, whatever name the client called it by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Route {
+    /// A conversation gone on with.
     ChatCompletions,
+    /// OpenAI's later protocol for the same, with tools that it runs itself.
     Responses,
+    /// Texts as vectors.
     Embeddings,
+    /// A text gone on with.
     Completions,
+    /// Images made from a text.
     ImageGenerations,
+    /// Images made from images and a text; JSON or a form.
     ImageEdits,
+    /// Audio written down in its language; a form.
     Transcriptions,
+    /// Audio written down in English; a form.
     Translations,
+    /// A text spoken.
     Speech,
-    /// Anthropic's.
+    /// Anthropic's protocol for conversations.
     Messages,
+    /// Whether texts and images are harmful.
     Moderations,
+    /// Documents in the order of what they say about a query.
     Rerank,
 }
 

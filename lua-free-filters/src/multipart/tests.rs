@@ -203,8 +203,11 @@ proptest! {
     ) {
         let values: Vec<String> = values.iter().map(|pieces| pieces.concat()).collect();
         let heads: Vec<String> = (0..values.len()).map(|number| field(&format!("f{number}"))).collect();
-        let pairs: Vec<_> =
-            heads.iter().zip(&values).map(|(head, value)| (head.as_str(), value.as_bytes())).collect();
+        let pairs: Vec<_> = heads
+            .iter()
+            .zip(&values)
+            .map(|(head, value)| (head.as_str(), value.as_bytes()))
+            .collect();
         let body = form("boundary", &pairs);
         let read = parts(&body, "boundary");
         if values.iter().any(|value| value.contains("--boundary")) {

@@ -4,7 +4,7 @@ use super::demand::Demand;
 use super::generation::{
     TIERS, TIERS_MESSAGE, check_tier, read_limits, read_n, read_stream_options, refuse_unmetered,
 };
-use super::members::{Members, each_element};
+use super::members::{Members, elements};
 use super::tools::{self, Tool};
 use super::{PeekRefusal, Peeked, of_members};
 
@@ -25,7 +25,9 @@ pub(super) fn read(body: &[u8]) -> Result<Peeked<'_>, PeekRefusal> {
         // The models that take this search once before they answer, and are billed for one.
         peeked.demand.search(Some(1));
     }
-    each_element(messages, |message| read_message(message, &mut peeked.demand))?;
+    for message in elements(messages) {
+        read_message(message, &mut peeked.demand)?;
+    }
     Ok(peeked)
 }
 
@@ -42,14 +44,10 @@ fn read_message(message: &str, demand: &mut Demand) -> Result<(), PeekRefusal> {
 
 /// Reads content in parts. Moderations have the same.
 pub(super) fn read_content(content: Option<&str>, demand: &mut Demand) -> Result<(), PeekRefusal> {
-    match content {
-        Some(parts) if parts.starts_with('[') => {
-            each_element(parts, |part| read_part(part, demand))?;
-        }
-        // Text, or what only an upstream of its own kind would understand.
-        other => demand.is_open |= other.is_some_and(|other| other.starts_with('{')),
-    }
-    Ok(())
+    // Text, parts, or what only an upstream of its own kind would understand.
+    let content = content.unwrap_or_default();
+    demand.is_open |= content.starts_with('{');
+    elements(content).try_for_each(|part| read_part(part, demand))
 }
 
 fn read_part(part: &str, demand: &mut Demand) -> Result<(), PeekRefusal> {

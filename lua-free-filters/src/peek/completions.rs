@@ -3,7 +3,7 @@
 use super::generation::{
     TIERS, TIERS_MESSAGE, check_tier, read_limits, read_n, read_stream_options, refuse_unmetered,
 };
-use super::members::{Members, each_element, refuse};
+use super::members::{Members, elements, refuse};
 use super::{PeekRefusal, Peeked, of_members};
 
 /// Every prompt of a list gets its own answers: as many as are asked for, or as many as are made
@@ -31,14 +31,13 @@ fn prompts(prompt: Option<&str>) -> Result<u64, PeekRefusal> {
         return refuse("prompt", "must be a string or an array");
     }
     let (mut prompts, mut numbers) = (0_u64, 0_u64);
-    each_element(prompt, |element| {
+    for element in elements(prompt) {
         match element.as_bytes().first() {
             Some(b'"' | b'[') => prompts += 1,
             Some(b'0'..=b'9') => numbers += 1,
             _ => return refuse("prompt", "must be a string, or an array of strings or tokens"),
         }
-        Ok(())
-    })?;
+    }
     match (prompts, numbers) {
         (0, 0) => refuse("prompt", "must not be empty"),
         (0, _) => Ok(1),

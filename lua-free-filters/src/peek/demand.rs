@@ -1,5 +1,7 @@
 //! What bounds the input of a request, and what the gateway counts itself.
 
+use std::borrow::Cow;
+
 use crate::json;
 use crate::usage::Counts;
 
@@ -82,7 +84,7 @@ impl Demand {
     /// What is not an image after all, a document in an image's place, is open: there are
     /// upstreams that read it.
     pub(super) fn image_at(&mut self, url: Option<&str>, detail: Option<&str>) {
-        match url.and_then(json::string) {
+        match url.and_then(beginning) {
             Some(text) if begins(&text, "data:image/") => {
                 self.set_aside(url.map_or(0, str::len));
             }
@@ -109,9 +111,24 @@ pub(super) fn bytes(len: usize) -> u64 {
     u64::try_from(len).unwrap_or(u64::MAX)
 }
 
+/// A string that was read as JSON, or the beginning of a long one: enough of it to see of what
+/// kind a URL is, however it is escaped, without a copy of all of it.
+fn beginning(raw: &str) -> Option<Cow<'_, str>> {
+    if raw.len() <= BEGINNING_BYTES {
+        return json::string(raw);
+    }
+    // An escape cannot be cut; it is at most twelve bytes long.
+    let ends = (BEGINNING_BYTES - 12..=BEGINNING_BYTES).rev();
+    let cut = |end| json::string(&format!("{}\"", raw.get(..end)?)).map(Cow::into_owned);
+    ends.filter_map(cut).next().map(Cow::Owned)
+}
+
 fn begins(text: &str, with: &str) -> bool {
     text.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with))
 }
+
+/// Six for each byte of `data:image/`, and some.
+const BEGINNING_BYTES: usize = 96;
 
 #[cfg(test)]
 mod tests {
@@ -134,6 +151,15 @@ mod tests {
         check(r#""data:text/plain,AAAA""#, None, (1000, true, 0, 1));
         check(r#""\ud800""#, None, (1000, true, 0, 1));
         check("7", None, (1000, true, 0, 1));
+        let long = format!(r#""data:image\/png;base64,{}""#, r"A\/".repeat(100));
+        check(&long, None, (675, false, 0, 1));
+        let escaped: String =
+            "data:image/png;base64,AAAA".bytes().map(|byte| format!("\\u{byte:04x}")).collect();
+        check(&format!(r#""{escaped}""#), None, (842, false, 0, 1));
+        for shift in 0..12 {
+            let pairs = format!(r#""{}{}""#, "x".repeat(shift), r"\ud83d\udc4b".repeat(20));
+            check(&pairs, None, (1000, false, 0, 1));
+        }
     }
 
     #[test]

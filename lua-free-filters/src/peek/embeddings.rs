@@ -1,6 +1,6 @@
 //! Embeddings.
 
-use super::members::{Members, each_element, refuse};
+use super::members::{Members, elements, refuse};
 use super::{PeekRefusal, Peeked, not_streamed, of_members};
 
 /// The input is a text, a list of them, or the same as numbers: each number is one input token,
@@ -15,10 +15,7 @@ pub(super) fn read(body: &[u8]) -> Result<Peeked<'_>, PeekRefusal> {
         Some(b'"') => Ok(peeked),
         Some(b'[') => {
             let array = members.array("input")?;
-            each_element(array, |element| {
-                peeked.demand.is_open |= element.starts_with('{');
-                Ok(())
-            })?;
+            peeked.demand.is_open = elements(array).any(|element| element.starts_with('{'));
             Ok(peeked)
         }
         _ => refuse("input", "must be a string or an array"),

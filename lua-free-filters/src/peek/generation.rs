@@ -1,6 +1,7 @@
 //! What the routes that write text have in common.
 
-use super::members::{Members, not_a_variant, not_json, refuse};
+use super::members::{Members, refuse};
+use super::skim::Values;
 use super::{N_MAX, OUTPUT_LIMIT_MAX, OutputLimit, PeekRefusal, Peeked, UsageAsk};
 use crate::json;
 
@@ -51,22 +52,8 @@ fn usage_ask<const N: usize>(members: &Members<'_, N>) -> Result<UsageAsk, PeekR
     if !raw.starts_with('{') {
         return refuse("stream_options", "must be an object");
     }
-    let mut is_empty = true;
-    let mut asked: Option<&str> = None;
-    let mut refusal = Ok(());
-    json::each_member(raw, |name, value| {
-        is_empty = false;
-        if name != "include_usage" {
-            if refusal.is_ok() {
-                refusal = not_a_variant(&name, &["include_usage"]);
-            }
-        } else if asked.replace(value).is_some() {
-            refusal = refuse("include_usage", "appears twice");
-        }
-    })
-    .map_err(not_json)?;
-    refusal?;
-    match asked {
+    let is_empty = Values::of(raw).next().is_none();
+    match Members::of(raw, &["include_usage"])?.raw("include_usage") {
         None => Ok(UsageAsk::InOptions { open: span.start, is_empty }),
         Some("true") => Ok(UsageAsk::Asked),
         Some(value @ ("null" | "false")) => Ok(UsageAsk::Refused(members.span(value))),

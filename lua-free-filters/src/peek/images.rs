@@ -2,7 +2,7 @@
 
 use super::demand::Demand;
 use super::form::{Form, Known};
-use super::members::{Members, each_element, refuse};
+use super::members::{Members, elements, refuse};
 use super::{PeekRefusal, Peeked, of_members};
 
 pub(super) fn generation(body: &[u8]) -> Result<Peeked<'_>, PeekRefusal> {
@@ -20,7 +20,7 @@ pub(super) fn edit(body: &[u8]) -> Result<Peeked<'_>, PeekRefusal> {
         match members.given(field) {
             None => {}
             Some(list) if list.starts_with('[') => {
-                each_element(list, |image| read_image(image, &mut peeked.demand))?;
+                elements(list).try_for_each(|image| read_image(image, &mut peeked.demand))?;
             }
             Some(image) => read_image(image, &mut peeked.demand)?,
         }

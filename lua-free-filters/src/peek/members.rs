@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use serde::de::IgnoredAny;
 
+use super::skim::Values;
 use super::{MODEL_BYTES_MAX, PeekRefusal};
 use crate::json;
 
@@ -29,25 +30,46 @@ impl<'b, const N: usize> Members<'b, N> {
             serde_json::from_str::<IgnoredAny>(text).map_err(not_json)?;
             return Err(PeekRefusal::NotAnObject);
         }
-        Self::of(text, fields)
-    }
-
-    /// Those of an object in the body.
-    pub(super) fn of(
-        text: &'b str,
-        fields: &'static [&'static str; N],
-    ) -> Result<Self, PeekRefusal> {
-        let mut raws = [None; N];
+        let mut members = Self { text, fields, raws: [None; N] };
         let mut refusal = Ok(());
         json::each_member(text, |name, raw| {
-            let noted = note(&mut raws, fields, &name, raw);
+            let noted = members.note(&name, raw);
             if refusal.is_ok() {
                 refusal = noted;
             }
         })
         .map_err(not_json)?;
         refusal?;
-        Ok(Self { text, fields, raws })
+        Ok(members)
+    }
+
+    /// Those of an object in a body that was read: it begins with its brace.
+    pub(super) fn of(
+        text: &'b str,
+        fields: &'static [&'static str; N],
+    ) -> Result<Self, PeekRefusal> {
+        let mut members = Self { text, fields, raws: [None; N] };
+        let mut values = Values::of(text);
+        while let (Some(name), Some(raw)) = (values.next(), values.next()) {
+            let plain =
+                name.get(1..name.len().saturating_sub(1)).filter(|name| !name.contains('\\'));
+            match plain {
+                Some(name) => members.note(name, raw)?,
+                None => members.note(&json::string(name).unwrap_or_default(), raw)?,
+            }
+        }
+        Ok(members)
+    }
+
+    fn note(&mut self, name: &str, raw: &'b str) -> Result<(), PeekRefusal> {
+        let known = self.raws.iter_mut().zip(self.fields).find(|(_, field)| **field == name);
+        match known {
+            None => not_a_variant(name, self.fields),
+            Some((slot, field)) => match slot.replace(raw) {
+                None => Ok(()),
+                Some(_) => refuse(field, "appears twice"),
+            },
+        }
     }
 
     /// As written, `null` included. Only what was named in `fields` is known.
@@ -144,41 +166,15 @@ impl<'b, const N: usize> Members<'b, N> {
     }
 }
 
-fn note<'b>(
-    raws: &mut [Option<&'b str>],
-    fields: &[&'static str],
-    name: &str,
-    raw: &'b str,
-) -> Result<(), PeekRefusal> {
-    let known = raws.iter_mut().zip(fields).find(|(_, field)| **field == name);
-    match known {
-        None => not_a_variant(name, fields),
-        Some((slot, field)) => match slot.replace(raw) {
-            None => Ok(()),
-            Some(_) => refuse(field, "appears twice"),
-        },
-    }
-}
-
 /// Whether an array has elements; `None` if it is no array.
 fn elements_of(raw: &str) -> Option<bool> {
     let inside = raw.strip_prefix('[')?;
     Some(!inside.trim_start_matches(JSON_BLANK).starts_with(']'))
 }
 
-/// Calls `each` for every element of an array until one is refused.
-pub(super) fn each_element<'b>(
-    array: &'b str,
-    mut each: impl FnMut(&'b str) -> Result<(), PeekRefusal>,
-) -> Result<(), PeekRefusal> {
-    let mut refusal = Ok(());
-    json::each_element(array, |raw| {
-        if refusal.is_ok() {
-            refusal = each(raw);
-        }
-    })
-    .map_err(not_json)?;
-    refusal
+/// The elements of an array in a body that was read, or nothing of what is no array.
+pub(super) fn elements(raw: &str) -> impl Iterator<Item = &str> {
+    raw.starts_with('[').then(|| Values::of(raw)).into_iter().flatten()
 }
 
 pub(super) fn check_model(model: &str) -> Result<(), PeekRefusal> {

@@ -2,7 +2,7 @@
 
 use super::demand::Demand;
 use super::generation::{check_tier, read_limits, refuse_unmetered};
-use super::members::{Members, each_element, refuse};
+use super::members::{Members, elements, refuse};
 use super::tools::{self, Tool};
 use super::{PeekRefusal, Peeked, of_members};
 use crate::json;
@@ -24,13 +24,10 @@ pub(super) fn read(body: &[u8]) -> Result<Peeked<'_>, PeekRefusal> {
     let demand = &mut peeked.demand;
     tools::read(&members, demand, kind_of)?;
     read_content(members.given("system"), demand, 0)?;
-    each_element(messages, |message| match message.starts_with('{') {
-        true => {
-            let message = Members::of(message, &["content"])?;
-            read_content(message.given("content"), demand, 0)
-        }
-        false => Ok(()),
-    })?;
+    for message in elements(messages).filter(|message| message.starts_with('{')) {
+        let message = Members::of(message, &["content"])?;
+        read_content(message.given("content"), demand, 0)?;
+    }
     Ok(peeked)
 }
 
@@ -68,20 +65,14 @@ fn read_content(
     demand: &mut Demand,
     depth: usize,
 ) -> Result<(), PeekRefusal> {
-    match content {
-        Some(blocks) if blocks.starts_with('[') => {
-            if depth > CONTENT_DEPTH_MAX {
-                demand.is_open = true;
-                return Ok(());
-            }
-            each_element(blocks, |block| match block.starts_with('{') {
-                true => read_block(block, demand, depth),
-                false => Ok(()),
-            })?;
-        }
-        other => demand.is_open |= other.is_some_and(|other| other.starts_with('{')),
+    let content = content.unwrap_or_default();
+    let is_too_deep = depth > CONTENT_DEPTH_MAX && content.starts_with('[');
+    if is_too_deep || content.starts_with('{') {
+        demand.is_open = true;
+        return Ok(());
     }
-    Ok(())
+    let mut blocks = elements(content).filter(|block| block.starts_with('{'));
+    blocks.try_for_each(|block| read_block(block, demand, depth))
 }
 
 fn read_block(block: &str, demand: &mut Demand, depth: usize) -> Result<(), PeekRefusal> {

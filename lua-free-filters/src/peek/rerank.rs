@@ -1,7 +1,7 @@
 //! Reranking: documents in the order of what they say about a query.
 
 use super::demand::Demand;
-use super::members::{Members, each_element, refuse};
+use super::members::{Members, elements, refuse};
 use super::{PeekRefusal, Peeked, not_streamed, of_members};
 
 pub(super) fn read(body: &[u8]) -> Result<Peeked<'_>, PeekRefusal> {
@@ -14,10 +14,10 @@ pub(super) fn read(body: &[u8]) -> Result<Peeked<'_>, PeekRefusal> {
         Some(query) => read_text("query", query, demand)?,
     }
     let mut documents = 0_u64;
-    each_element(members.array("documents")?, |document| {
+    for document in elements(members.array("documents")?) {
         documents += 1;
-        read_text("documents", document, demand)
-    })?;
+        read_text("documents", document, demand)?;
+    }
     demand.search_units = documents.div_ceil(DOCUMENTS_PER_UNIT);
     Ok(peeked)
 }

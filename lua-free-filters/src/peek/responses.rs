@@ -2,7 +2,7 @@
 
 use super::demand::Demand;
 use super::generation::{TIERS, TIERS_MESSAGE, check_tier, read_limits, refuse_unmetered};
-use super::members::{Members, each_element, refuse};
+use super::members::{Members, elements, refuse};
 use super::tools::{self, COUNT_MESSAGE, Tool};
 use super::{OUTPUT_LIMIT_MAX, PeekRefusal, Peeked, WebSearches, of_members};
 
@@ -29,7 +29,7 @@ pub(super) fn read(body: &[u8]) -> Result<Peeked<'_>, PeekRefusal> {
         None => return refuse("input", "is missing"),
         Some(text) if text.starts_with('"') => {}
         Some(items) if items.starts_with('[') => {
-            each_element(items, |item| read_item(item, demand))?;
+            elements(items).try_for_each(|item| read_item(item, demand))?;
         }
         Some(_) => return refuse("input", "must be a string or an array"),
     }
@@ -73,16 +73,10 @@ fn read_item(item: &str, demand: &mut Demand) -> Result<(), PeekRefusal> {
 }
 
 fn read_content(content: Option<&str>, demand: &mut Demand) -> Result<(), PeekRefusal> {
-    match content {
-        Some(parts) if parts.starts_with('[') => {
-            each_element(parts, |part| match part.starts_with('{') {
-                true => read_part(part, demand),
-                false => Ok(()),
-            })?;
-        }
-        other => demand.is_open |= other.is_some_and(|other| other.starts_with('{')),
-    }
-    Ok(())
+    let content = content.unwrap_or_default();
+    demand.is_open |= content.starts_with('{');
+    let mut parts = elements(content).filter(|part| part.starts_with('{'));
+    parts.try_for_each(|part| read_part(part, demand))
 }
 
 fn read_part(part: &str, demand: &mut Demand) -> Result<(), PeekRefusal> {

@@ -11,7 +11,7 @@
 //!   the client's choosing.
 
 use super::demand::{Demand, WebSearches};
-use super::members::{Members, each_element, refuse};
+use super::members::{Members, elements, refuse};
 use super::{OUTPUT_LIMIT_MAX, PeekRefusal};
 
 /// What a tool is to the bill.
@@ -36,7 +36,7 @@ pub(super) fn read<const N: usize>(
     if !raw.starts_with('[') {
         return refuse("tools", "must be an array");
     }
-    each_element(raw, |tool| {
+    for tool in elements(raw) {
         if !tool.starts_with('{') {
             return refuse("tools", "must be an array of objects");
         }
@@ -53,8 +53,8 @@ pub(super) fn read<const N: usize>(
                 demand.search(uses);
             }
         }
-        Ok(())
-    })
+    }
+    Ok(())
 }
 
 impl Demand {

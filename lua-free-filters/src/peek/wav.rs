@@ -149,7 +149,7 @@ mod tests {
         check(&wav(16_000, 16_000), 1000, 1000);
         check(&wav(16_000, 1), 1, 1);
         check(&wav(16_000, 0), 0, 0);
-        let samples = chunk(b"data", 96_000, &[0; 96_000]);
+        let samples = chunk(b"data", 96_000, &vec![0; 96_000]);
         check(&file(b"RIFF", &[&format(3, 2, 8_000, 32), &samples]), 1500, 1500);
         check(&file(b"RIFF", &[&format(7, 1, 8_000, 8), &samples]), 12_000, 12_000);
     }
