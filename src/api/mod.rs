@@ -216,7 +216,7 @@ impl Refused {
     fn echo_of(&self, shown: &HeaderValue, refunds_alias: bool) -> HeaderList {
         let mut headers = vec![never_retry()];
         if let (true, Ok(Credential::Cashu(text))) =
-            (self.untouched, credential(shown.to_str().ok(), None))
+            (self.untouched, credential(shown.to_str().ok(), None, None))
         {
             headers.extend(cashu_headers(text, refunds_alias));
         }

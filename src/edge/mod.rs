@@ -102,7 +102,9 @@ impl<L: Ledger> Edge<L> {
                 return self.refuse_early(session, ctx, &refusal, per_request, ecash).await;
             }
         };
-        let reserved = match self.order(route, body, payer.per_request) {
+        let ordered = order::content_type(session)
+            .and_then(|content_type| self.order(route, content_type, body, payer.per_request));
+        let reserved = match ordered {
             Ok(order) => {
                 ctx.log.model.clone_from(&order.offer.model.id);
                 self.reserve(ctx, &payer, &order).await.map(|()| order)

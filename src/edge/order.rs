@@ -92,7 +92,7 @@ pub(super) fn payer(session: &Session, missing_status: u16) -> Result<Payer, Ref
         Some(Err(_)) => Err(CredentialRefusal::Malformed),
     };
     let shown = text("x-cashu")
-        .and_then(|x_cashu| credential(x_cashu, text("authorization")?))
+        .and_then(|x_cashu| credential(x_cashu, text("authorization")?, text("x-api-key")?))
         .map_err(|why| api::credential_refusal(why, missing_status))?;
     Ok(match shown {
         Credential::ApiKey(key) => Payer {
@@ -110,6 +110,17 @@ fn by_token(text: &str, per_request: bool) -> Payer {
         account: ApiKey::of_cashu_token(text).account(),
         cashu_token: Some(CashuToken::new(text)),
         per_request,
+    }
+}
+
+/// What the body says that it is. Of two different answers nobody knows which the upstream would
+/// believe.
+pub(super) fn content_type(session: &Session) -> Result<Option<&str>, Refusal> {
+    let mut values = session.req_header().headers.get_all(http::header::CONTENT_TYPE).iter();
+    match (values.next().map(|value| value.to_str()), values.next()) {
+        (None, _) => Ok(None),
+        (Some(Ok(text)), None) => Ok(Some(text)),
+        _ => Err(Refusal::field("content-type", "must be given once, in ASCII")),
     }
 }
 
@@ -147,10 +158,11 @@ impl<L: Ledger> Edge<L> {
     pub(super) fn order(
         &self,
         route: Route,
+        content_type: Option<&str>,
         body: Bytes,
         per_request: bool,
     ) -> Result<Order, Refusal> {
-        let peeked = peek::read(route, None, &body).map_err(peek_refusal)?;
+        let peeked = peek::read(route, content_type, &body).map_err(peek_refusal)?;
         let offer = self.prices.find(&peeked.model).ok_or_else(api::model_not_found)?.clone();
         let model = &offer.model;
         let output_limit = peeked.output_limit.unwrap_or(model.max_output_tokens);
@@ -158,7 +170,11 @@ impl<L: Ledger> Edge<L> {
         let mut splices = Vec::new();
         splices.extend(rewrite::ask_usage(&peeked));
         if peeked.model != Cow::Borrowed(model.upstream_model.as_str()) {
-            splices.push(rewrite::model_name(&peeked, &model.upstream_model));
+            let named = rewrite::model_name(&peeked, &model.upstream_model);
+            splices.extend(named.map_err(|unfit| {
+                log::error!("model {}: {unfit}", model.id);
+                Refusal::internal()
+            })?);
         }
         let show_usage = peeked.include_usage || self.config.cost_chunk == CostChunk::Always;
         let rewritten =
@@ -270,6 +286,13 @@ fn peek_refusal(refusal: PeekRefusal) -> Refusal {
         PeekRefusal::Field { field, message } => Refusal::field(field, message),
         PeekRefusal::NotJson { .. } | PeekRefusal::NotAnObject => {
             Refusal::new(Kind::InvalidRequest, "invalid_json", refusal.to_string())
+        }
+        PeekRefusal::NotAForm { .. } => {
+            Refusal::new(Kind::InvalidRequest, "invalid_form", refusal.to_string())
+        }
+        PeekRefusal::WrongType(_) => {
+            let code = "unsupported_media_type";
+            Refusal::new(Kind::InvalidRequest, code, refusal.to_string()).status(415)
         }
     }
 }
