@@ -10,7 +10,7 @@ use std::fmt;
 pub enum Credential<'h> {
     /// `X-Cashu`: one request paid by one Cashu token; the change comes back.
     Cashu(&'h str),
-    /// A Cashu token used as a key, in `Authorization: Bearer`.
+    /// A Cashu token used as a key, in `Authorization: Bearer` or `x-api-key`.
     CashuBearer(&'h str),
     /// An API key in its canonical form: `sk-` and 32 characters.
     ApiKey(&'h str),
@@ -47,13 +47,15 @@ impl fmt::Display for CredentialRefusal {
 impl std::error::Error for CredentialRefusal {}
 
 /// Reads who pays. `X-Cashu` wins over `Authorization` when both are present, also when it is
-/// malformed: a client that meant to pay by ecash is not silently charged elsewhere.
+/// malformed: a client that meant to pay by ecash is not silently charged elsewhere. `x-api-key`,
+/// where Anthropic's clients put their key, is read when neither of the two is present.
 ///
 /// A key of `sk-` and 64 hex digits names the account of its first 32, so its canonical prefix is
 /// what comes back.
 pub fn credential<'h>(
     x_cashu: Option<&'h str>,
     authorization: Option<&'h str>,
+    x_api_key: Option<&'h str>,
 ) -> Result<Credential<'h>, CredentialRefusal> {
     if let Some(value) = x_cashu {
         let value = value.trim_matches(BLANK);
@@ -62,7 +64,10 @@ pub fn credential<'h>(
             false => Err(CredentialRefusal::Malformed),
         };
     }
-    let value = authorization.unwrap_or_default().trim_matches(BLANK);
+    let Some(value) = authorization else {
+        return bearer(x_api_key.unwrap_or_default().trim_matches(BLANK));
+    };
+    let value = value.trim_matches(BLANK);
     if value.is_empty() {
         return Err(CredentialRefusal::Missing);
     }
@@ -110,13 +115,22 @@ mod tests {
 
     /// What was read, in a form that can be compared.
     fn check(x_cashu: Option<&str>, authorization: Option<&str>, expected: &str) {
-        let read = match credential(x_cashu, authorization) {
+        check_all(x_cashu, authorization, None, expected);
+    }
+
+    fn check_all(
+        x_cashu: Option<&str>,
+        authorization: Option<&str>,
+        x_api_key: Option<&str>,
+        expected: &str,
+    ) {
+        let read = match credential(x_cashu, authorization, x_api_key) {
             Ok(Credential::Cashu(value)) => format!("cashu {value}"),
             Ok(Credential::CashuBearer(value)) => format!("bearer {value}"),
             Ok(Credential::ApiKey(value)) => format!("key {value}"),
             Err(refusal) => format!("{refusal:?}"),
         };
-        assert_eq!(read, expected, "{x_cashu:?} {authorization:?}");
+        assert_eq!(read, expected, "{x_cashu:?} {authorization:?} {x_api_key:?}");
     }
 
     #[test]
@@ -138,6 +152,22 @@ mod tests {
         check(None, Some(&format!("Basic {KEY}")), "Malformed");
         check(None, Some(&format!("Bearer{KEY}")), "Malformed");
         check(None, Some(KEY), "Malformed");
+    }
+
+    #[test]
+    fn x_api_key_is_read_when_nothing_else_is_shown() {
+        check_all(None, None, Some(&format!(" {KEY}\t")), &format!("key {KEY}"));
+        check_all(None, None, Some("cashuBo2F0"), "bearer cashuBo2F0");
+        check_all(None, None, Some(&format!("Bearer {KEY}")), "Malformed");
+        check_all(None, None, Some("sk-ant-api03-x"), "Malformed");
+        check_all(None, None, Some(" "), "Missing");
+        let other = KEY.replace('0', "9");
+        check_all(None, Some(&format!("Bearer {other}")), Some(KEY), &format!("key {other}"));
+        check_all(Some("cashuAeyJ0"), None, Some(KEY), "cashu cashuAeyJ0");
+        // Shown and empty is shown: the client meant to pay from there.
+        check_all(None, Some("Bearer"), Some(KEY), "Missing");
+        check_all(None, Some("Basic x"), Some(KEY), "Malformed");
+        check_all(Some(""), None, Some(KEY), "Malformed");
     }
 
     #[test]
@@ -173,7 +203,7 @@ mod tests {
         #[test]
         fn whatever_is_shown_a_key_is_canonical(shown in "\\PC{0,80}", scheme in "[Bb]earer ") {
             let value = format!("{scheme}{shown}");
-            if let Ok(Credential::ApiKey(key)) = credential(None, Some(&value)) {
+            if let Ok(Credential::ApiKey(key)) = credential(None, Some(&value), None) {
                 prop_assert_eq!(key.len(), 35);
                 prop_assert!(shown.contains(key));
             }

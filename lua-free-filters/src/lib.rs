@@ -12,6 +12,7 @@
 pub mod credential;
 pub mod edits;
 mod json;
+mod multipart;
 pub mod peek;
 pub mod request_id;
 pub mod rewrite;
@@ -22,8 +23,10 @@ pub mod usage;
 
 pub use credential::{Credential, CredentialRefusal, credential};
 pub use edits::{EDITS_MAX, HeaderEdits, TooManyEdits};
-pub use peek::{Demand, Framing, PeekRefusal, Peeked, UsageAsk, WebSearches};
-pub use rewrite::Splice;
+pub use peek::{
+    Demand, Framing, OutputLimit, PeekRefusal, Peeked, UsageAsk, WantedType, WebSearches,
+};
+pub use rewrite::{Splice, UnfitName};
 pub use route::{Route, billable};
 pub use usage::{
     Counts, Delivered, DocumentTap, End, EventTap, JsonAnswer, NotJson, PassingTap, Usage, Withheld,

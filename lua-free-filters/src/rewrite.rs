@@ -1,13 +1,17 @@
 //! Edits of a body that keep every byte they do not name.
 
+use std::fmt;
 use std::ops::Range;
 
-use crate::peek::{Framing, Peeked, UsageAsk};
+use crate::json::Object;
+use crate::peek::{Framing, LIMIT_FIELDS, OutputLimit, Peeked, UsageAsk};
 
 /// Put `with` in the place of the bytes `at`. An empty range inserts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Splice {
+    /// Offsets into the body as it was read.
     pub at: Range<usize>,
+    /// What stands there afterwards.
     pub with: Vec<u8>,
 }
 
@@ -34,14 +38,14 @@ pub fn apply(body: &[u8], mut splices: Vec<Splice>) -> Vec<u8> {
     edited
 }
 
-/// Makes a stream report its usage, when it is a stream and the client did not ask itself. Other
-/// members of `stream_options` stay as they are.
+/// Makes a stream report its usage, when it is a stream, its route does not tell usage anyway, and
+/// the client did not ask itself. Other members of `stream_options` stay as they are.
 pub fn ask_usage(peeked: &Peeked<'_>) -> Option<Splice> {
     if !peeked.stream {
         return None;
     }
     let (at, with) = match &peeked.usage_ask {
-        UsageAsk::Asked => return None,
+        UsageAsk::Told | UsageAsk::Asked => return None,
         UsageAsk::NoOptions => {
             let Framing::Json { end } = peeked.framing else { return None };
             (end..end, r#","stream_options":{"include_usage":true}"#)
@@ -58,107 +62,107 @@ pub fn ask_usage(peeked: &Peeked<'_>) -> Option<Splice> {
     Some(Splice { at, with: with.into() })
 }
 
-/// Names the model as the upstream knows it.
-pub fn model_name(peeked: &Peeked<'_>, name: &str) -> Splice {
-    let quoted = serde_json::Value::from(name).to_string();
-    Splice { at: peeked.model_span.clone(), with: quoted.into_bytes() }
+/// Names the model as the upstream knows it: quoted in JSON, as it is in a form.
+///
+/// # Errors
+/// In a form a line break would end the field, and what follows it would be another.
+pub fn model_name(peeked: &Peeked<'_>, name: &str) -> Result<Vec<Splice>, UnfitName> {
+    let at = peeked.model_span.clone();
+    let model_length = match &peeked.framing {
+        Framing::Json { .. } => {
+            let quoted = serde_json::Value::from(name).to_string();
+            return Ok(vec![Splice { at, with: quoted.into_bytes() }]);
+        }
+        Framing::Multipart { model_length } => model_length,
+    };
+    if name.chars().any(char::is_control) {
+        return Err(UnfitName);
+    }
+    let length = |at: &Range<usize>| {
+        let digits = name.len().to_string();
+        Splice { at: at.clone(), with: digits.into_bytes() }
+    };
+    let name = Splice { at, with: name.as_bytes().to_vec() };
+    Ok(model_length.iter().map(length).chain([name]).collect())
 }
+
+/// A model's name that cannot stand in a form. Names come from the configuration, so whoever
+/// wrote that has to change it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnfitName;
+
+impl fmt::Display for UnfitName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a model's name with control characters cannot be sent in a form")
+    }
+}
+
+impl std::error::Error for UnfitName {}
+
+/// Limits the output of one answer: every larger limit that was given becomes `limit`, and none is
+/// raised. Where none was given, `field` is set to it: the name that the upstream knows.
+///
+/// A body that is no JSON has no such limit.
+pub fn output_limit(peeked: &Peeked<'_>, limit: u64, field: &str) -> Vec<Splice> {
+    let Framing::Json { end } = peeked.framing else { return Vec::new() };
+    let write = |at: Range<usize>| Splice { at, with: limit.to_string().into_bytes() };
+    if peeked.output_limit.is_some() {
+        let is_larger = |given: &&OutputLimit| given.value.is_some_and(|value| value > limit);
+        return peeked
+            .limits
+            .iter()
+            .filter(is_larger)
+            .map(|given| write(given.at.clone()))
+            .collect();
+    }
+    // One that is `null` cannot be set a second time.
+    if let Some(null) = peeked.limits.iter().find(|given| given.field == field) {
+        return vec![write(null.at.clone())];
+    }
+    let name = serde_json::Value::from(field);
+    vec![Splice { at: end..end, with: format!(",{name}:{limit}").into_bytes() }]
+}
+
+/// The body without an optional parameter that an upstream does not know: a member of the JSON
+/// object that it is, with every other byte kept.
+///
+/// `None` where there is no such member, and for what bounds or names what is paid for: such a
+/// parameter is never taken out, whatever an upstream says of it.
+pub fn without(body: &[u8], name: &str) -> Option<Vec<u8>> {
+    if KEPT.contains(&name) || LIMIT_FIELDS.contains(&name) {
+        return None;
+    }
+    let object = Object::read(std::str::from_utf8(body).ok()?).ok()?;
+    object.last(name)?;
+    Some(object.edited(|member| member == name, "").into_bytes())
+}
+
+/// Members that a request is priced by, with the output limits.
+const KEPT: [&str; 23] = [
+    "background",
+    "best_of",
+    "documents",
+    "image",
+    "images",
+    "input",
+    "instructions",
+    "mask",
+    "max_tool_calls",
+    "messages",
+    "model",
+    "n",
+    "previous_response_id",
+    "prompt",
+    "quality",
+    "query",
+    "service_tier",
+    "size",
+    "stream",
+    "stream_format",
+    "stream_options",
+    "system",
+    "tools",
+];
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use serde_json::{Value, json};
-
-    use super::*;
-    use crate::peek;
-    use crate::route::Route;
-
-    fn peeked(body: &str) -> Peeked<'_> {
-        peek::read(Route::ChatCompletions, None, body.as_bytes())
-            .unwrap_or_else(|refusal| panic!("{body}: {refusal}"))
-    }
-
-    fn check_asked(body: &str, expected: &str) {
-        let splices = ask_usage(&peeked(body)).into_iter().collect();
-        assert_eq!(String::from_utf8_lossy(&apply(body.as_bytes(), splices)), expected);
-    }
-
-    #[test]
-    fn usage_is_asked_for_and_all_else_stays() {
-        let head = r#"{ "model":"m", "messages":[1], "stream":true"#;
-        let asked = |options: &str, expected: &str| {
-            check_asked(&format!("{head}{options}\n}} "), &format!("{head}{expected}\n}} "));
-        };
-        asked(r#","stream_options":null"#, r#","stream_options":{"include_usage":true}"#);
-        asked(r#","stream_options":{ }"#, r#","stream_options":{"include_usage":true }"#);
-        asked(
-            r#","stream_options":{ "a" : [1, 2]}"#,
-            r#","stream_options":{"include_usage":true, "a" : [1, 2]}"#,
-        );
-        asked(
-            r#","stream_options":{"a":1,"include_usage": false ,"b":2}"#,
-            r#","stream_options":{"a":1,"include_usage": true ,"b":2}"#,
-        );
-        check_asked(
-            &format!("{head}\n}} "),
-            &format!("{head}\n,\"stream_options\":{{\"include_usage\":true}}}} "),
-        );
-    }
-
-    #[test]
-    fn usage_is_not_asked_for_where_it_is_or_cannot_be() {
-        for body in [
-            r#"{"model":"m","messages":[1]}"#,
-            r#"{"model":"m","messages":[1],"stream":false,"stream_options":{}}"#,
-            r#"{"model":"m","messages":[1],"stream":true,"stream_options":{"include_usage":true}}"#,
-        ] {
-            assert_eq!(ask_usage(&peeked(body)), None, "{body}");
-        }
-    }
-
-    #[test]
-    fn insertions_at_one_place_keep_their_order() {
-        let insert = |with: &str| Splice { at: 1..1, with: with.into() };
-        let over = Splice { at: 1..2, with: b"B".into() };
-        assert_eq!(apply(b"abc", vec![over, insert("1"), insert("2")]), b"a12Bc");
-        assert_eq!(apply(b"abc", vec![Splice { at: 3..3, with: b"d".into() }]), b"abcd");
-        assert_eq!(apply(b"abc", vec![]), b"abc");
-    }
-
-    #[test]
-    #[should_panic(expected = "splices are ordered")]
-    fn splices_that_overlap_are_a_mistake() {
-        let splice = |at: Range<usize>| Splice { at, with: vec![] };
-        apply(b"abcd", vec![splice(0..3), splice(2..4)]);
-    }
-
-    proptest! {
-        #[test]
-        fn an_edited_body_says_the_same_but_for_the_edits(
-            model in "\\PC{1,20}",
-            name in any::<String>(),
-            options in prop_oneof![
-                Just(json!(null)), Just(json!({})), Just(json!({"a": {"include_usage": false}})),
-                Just(json!({"include_usage": false, "z": "}"})), Just(json!({"include_usage": null})),
-            ],
-            text in any::<String>(),
-        ) {
-            let mut value = json!({
-                "model": model, "messages": [text], "stream": true, "stream_options": options,
-            });
-            let body = value.to_string();
-            let peeked = peeked(&body);
-            let splices = ask_usage(&peeked).into_iter().chain([model_name(&peeked, &name)]);
-            let edited = apply(body.as_bytes(), splices.collect());
-            value["model"] = Value::from(name.clone());
-            value["stream_options"]["include_usage"] = Value::from(true);
-            let edited_value: Value = serde_json::from_slice(&edited).expect("still JSON");
-            prop_assert_eq!(edited_value, value);
-            let again = peek::read(Route::ChatCompletions, None, &edited);
-            if let Ok(again) = again {
-                prop_assert!(again.include_usage);
-                prop_assert_eq!(ask_usage(&again), None);
-            }
-        }
-    }
-}
+mod tests;

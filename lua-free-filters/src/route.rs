@@ -4,22 +4,34 @@
 /// A path that is sold, whatever name the client called it by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Route {
+    /// A conversation gone on with.
     ChatCompletions,
+    /// OpenAI's later protocol for the same, with tools that it runs itself.
     Responses,
+    /// Texts as vectors.
     Embeddings,
+    /// A text gone on with.
     Completions,
+    /// Images made from a text.
     ImageGenerations,
+    /// Images made from images and a text; JSON or a form.
     ImageEdits,
+    /// Audio written down in its language; a form.
     Transcriptions,
+    /// Audio written down in English; a form.
     Translations,
+    /// A text spoken.
     Speech,
-    /// Anthropic's.
+    /// Anthropic's protocol for conversations.
     Messages,
+    /// Whether texts and images are harmful.
     Moderations,
+    /// Documents in the order of what they say about a query.
     Rerank,
 }
 
 impl Route {
+    /// Every route, each once.
     pub const ALL: [Self; 12] = [
         Self::ChatCompletions,
         Self::Responses,
@@ -34,6 +46,17 @@ impl Route {
         Self::Moderations,
         Self::Rerank,
     ];
+
+    /// Whether its answers are text whose length a request may limit.
+    pub const fn has_output_limit(self) -> bool {
+        self.can_be_cut() || matches!(self, Self::Responses | Self::Messages)
+    }
+
+    /// Whether a stream of it can be ended before its end in its own words, see
+    /// [`crate::EventTap::closing`].
+    pub const fn can_be_cut(self) -> bool {
+        matches!(self, Self::ChatCompletions | Self::Completions)
+    }
 
     /// The path below the upstream's base URL.
     pub const fn upstream_path(self) -> &'static str {
@@ -54,13 +77,13 @@ impl Route {
     }
 }
 
+/// The route that a path names, with or without `/v1` in front.
+///
 /// Compares the whole path, byte for byte. No case folding, no trailing slash, no dot segments
 /// and no percent-decoding: an upstream might read such a path differently than we did.
 pub fn billable(path: &str) -> Option<Route> {
-    match path {
-        "/v1/chat/completions" | "/chat/completions" => Some(Route::ChatCompletions),
-        _ => None,
-    }
+    let below = path.strip_prefix("/v1").unwrap_or(path);
+    Route::ALL.into_iter().find(|route| route.upstream_path() == below)
 }
 
 #[cfg(test)]
@@ -69,13 +92,29 @@ mod tests {
 
     use super::*;
 
+    const PATHS: [(&str, Route); 12] = [
+        ("/chat/completions", Route::ChatCompletions),
+        ("/responses", Route::Responses),
+        ("/embeddings", Route::Embeddings),
+        ("/completions", Route::Completions),
+        ("/images/generations", Route::ImageGenerations),
+        ("/images/edits", Route::ImageEdits),
+        ("/audio/transcriptions", Route::Transcriptions),
+        ("/audio/translations", Route::Translations),
+        ("/audio/speech", Route::Speech),
+        ("/messages", Route::Messages),
+        ("/moderations", Route::Moderations),
+        ("/rerank", Route::Rerank),
+    ];
+
     #[test]
     fn a_route_and_its_alias_are_the_same() {
-        for path in ["/v1/chat/completions", "/chat/completions"] {
-            let route = billable(path);
-            assert_eq!(route, Some(Route::ChatCompletions));
-            assert_eq!(route.map(Route::upstream_path), Some("/chat/completions"));
+        for (path, route) in PATHS {
+            assert_eq!(billable(path), Some(route), "{path}");
+            assert_eq!(billable(&format!("/v1{path}")), Some(route), "/v1{path}");
+            assert_eq!(route.upstream_path(), path);
         }
+        assert_eq!(PATHS.map(|(_, route)| route), Route::ALL);
     }
 
     #[test]
@@ -94,7 +133,21 @@ mod tests {
             "/v1/x/../chat/completions",
             "/v1/v1/chat/completions",
             "v1/chat/completions",
-            "/v1/completions",
+            "/v1",
+            "/v1/",
+            "/v2/messages",
+            "/v1/messages/count_tokens",
+            "/v1/messages/batches",
+            "/v1/responses/resp_1",
+            "/v1/responses/",
+            "/v1/images/variations",
+            "/v1/images",
+            "/v1/audio/transcriptions#x",
+            "/v1/audio\\speech",
+            "/v1responses",
+            "v1/responses",
+            "/v1/rerank;x",
+            "/v2/rerank",
             "/v1/chat/completions\0",
         ] {
             assert_eq!(billable(path), None, "{path:?}");
@@ -104,7 +157,7 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_outside_the_list_is_sold(path in "/(v1/)?[a-z/.%]{0,30}") {
-            let listed = path == "/v1/chat/completions" || path == "/chat/completions";
+            let listed = PATHS.iter().any(|(below, _)| path == *below || path == format!("/v1{below}"));
             prop_assert_eq!(billable(&path).is_some(), listed);
         }
     }

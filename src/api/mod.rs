@@ -40,7 +40,7 @@ use crate::till::Till;
 pub use balance::{redeem_refusal, refund_refusal};
 pub use cors::{cors_headers, preflight_headers};
 pub use input::{LOCAL_BODY_BYTES_MAX, body_too_large};
-pub use models::offered;
+pub use models::{offered, sold};
 pub use render::{
     CASHU_HEADERS_BYTES_MAX, HeaderList, X_CASHU, X_CASHU_REFUND, X_REQUEST_ID,
     X_ROUTSTR_REQUEST_ID, cashu_headers, max_output_tokens, never_retry, render,
@@ -219,7 +219,7 @@ impl Refused {
     fn echo_of(&self, shown: &HeaderValue, refunds_alias: bool) -> HeaderList {
         let mut headers = vec![never_retry()];
         if let (true, Ok(Credential::Cashu(text))) =
-            (self.untouched, credential(shown.to_str().ok(), None))
+            (self.untouched, credential(shown.to_str().ok(), None, None))
         {
             headers.extend(cashu_headers(text, refunds_alias));
         }

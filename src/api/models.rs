@@ -8,6 +8,7 @@ use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use lua_free_filters::Route;
+use lua_free_filters::Route;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -41,6 +42,26 @@ pub fn offered<'l>(prices: &'l PriceList, name: &str) -> Result<&'l Arc<Offer>, 
         Lookup::Offer(offer) => Ok(offer),
         Lookup::Unknown => Err(model_not_found()),
         Lookup::NoRate => Err(price_unavailable()),
+    }
+}
+
+/// The same, if it is sold on `route`.
+///
+/// # Errors
+/// As [`offered`], and 404 too for a model that is sold on other routes only.
+pub fn sold<'l>(
+    prices: &'l PriceList,
+    name: &str,
+    route: Route,
+) -> Result<&'l Arc<Offer>, Refusal> {
+    let offer = offered(prices, name)?;
+    match offer.model.routes.contains(&route) {
+        true => Ok(offer),
+        false => Err(Refusal::new(
+            Kind::NotFound,
+            "model_not_found",
+            "this model is not on offer on this route; GET /v1/models says what it is for",
+        )),
     }
 }
 

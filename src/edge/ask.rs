@@ -34,9 +34,9 @@ impl<L: Ledger> Edge<L> {
         ctx: &mut Ctx,
         order: &Order,
     ) -> Result<Origin, Asked> {
-        let mut last = nobody_is_well();
+        let mut last = nobody_is_well(order);
         for (nth, bid) in order.bids.iter().enumerate() {
-            let Some(asking) = bid.upstream.begin() else { continue };
+            let Some(mut asking) = bid.upstream.begin() else { continue };
             if let Err(refusal) = self.take_bid(ctx, nth).await {
                 last = refusal;
                 continue;
@@ -49,7 +49,7 @@ impl<L: Ledger> Edge<L> {
             };
             asking.report(outcome);
             match (judged, answered) {
-                (Judged::Answer, Ok(origin)) => return Ok(origin),
+                (Judged::Answer, Ok(origin)) => return Ok(Origin { asking: Some(asking), ..origin }),
                 (Judged::Next(refusal), _) if ctx.presence != Presence::Gone => last = refusal,
                 (Judged::Next(refusal) | Judged::Final(refusal), _) => {
                     return Err(Asked::Refused(refusal));
@@ -148,8 +148,8 @@ fn judge(head: &ResponseHeader, first_byte: std::time::Duration) -> (Outcome, Ju
             (Outcome::Refused { status }, Judged::Final(refusal))
         }
         502..=504 => (Outcome::Failed(Failure::Status), Judged::Next(failed())),
-        500..=599 => (Outcome::Failed(Failure::Status), Judged::Final(failed())),
-        _ => (answered, Judged::Final(failed())),
+        // A 500 may be about this one request, so it is no reason to leave the upstream alone.
+        _ => (Outcome::Declined, Judged::Final(failed())),
     }
 }
 
@@ -171,9 +171,13 @@ pub(super) fn unreadable() -> Refusal {
 }
 
 /// Every upstream of this model has failed of late, and none is due to be tried again.
-fn nobody_is_well() -> Refusal {
+fn nobody_is_well(order: &Order) -> Refusal {
+    let rest = order.bids.iter().filter_map(|bid| bid.upstream.rests()).min().unwrap_or_default();
+    let wait_s = u32::try_from(rest.as_millis().div_ceil(1000)).unwrap_or(RETRY_AFTER_S_MAX);
     let message = "no upstream of this model can be asked right now";
-    Refusal::new(Kind::UpstreamError, "upstream_unavailable", message).retry_after_s(1)
+    Refusal::new(Kind::UpstreamError, "upstream_unavailable", message)
+        .status(503)
+        .retry_after_s(wait_s.clamp(1, RETRY_AFTER_S_MAX))
 }
 
 fn is_encoded(head: &ResponseHeader) -> bool {

@@ -229,10 +229,10 @@ impl<L: Ledger> ProxyHttp for Edge<L> {
         let stage = &*stage;
         let mut annotate = |counts: &Counts| match stage {
             Stage::Reserved(ticket) => {
-                let counts = ticket.order.peeked.demand.completed(*counts);
+                let counts = pricing::completed(&ticket.order.peeked.demand, counts);
                 let cost = ticket.price().cost(&counts);
                 let remaining = ticket.remaining(cost.total);
-                cost.usage_members(self.prices.now().btc_usd_cents, Some(remaining))
+                cost.usage_members(ticket.order.btc_usd_cents, Some(remaining))
             }
             Stage::Unpaid | Stage::Closed => String::new(),
         };

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::HeaderValue;
 use http::header::CONTENT_TYPE;
 use lua_free_filters::{Counts, PeekRefusal, Peeked, Route, Splice, peek, rewrite};
 use pingora::http::RequestHeader;
@@ -16,7 +17,7 @@ use crate::config::{CostChunk, OutputLimitField};
 use crate::error::{Kind, Refusal};
 use crate::ledger::Ledger;
 use crate::money::Msat;
-use crate::pricing::{Lookup, Offer, Price};
+use crate::pricing::{Offer, Price, Served};
 use crate::upstream::{Candidate, Upstream};
 
 /// What is asked for, priced.
@@ -24,6 +25,8 @@ use crate::upstream::{Candidate, Upstream};
 pub(super) struct Order {
     pub(super) route: Route,
     pub(super) offer: Arc<Offer>,
+    /// For the dollar figures of its answer; the one by which it was priced.
+    pub(super) btc_usd_cents: Option<u64>,
     pub(super) peeked: Peeked<'static>,
     /// As the client sent it.
     body: Bytes,
@@ -105,7 +108,9 @@ impl Order {
     }
 
     fn may_be_lowered(&self, least: u64) -> bool {
-        least > 0 && self.peeked.output_limit.is_none() && self.most.output > 0
+        least > 0 && self.route.has_output_limit()
+            && self.peeked.output_limit.is_none()
+            && self.most.output > 0
     }
 
     /// The output limit of each answer.
@@ -127,7 +132,8 @@ impl Order {
         splices.extend(rewrite::ask_usage(&self.peeked));
         let theirs = self.offer.served.get(bid.served).map(|served| served.upstream_model.as_str());
         if let Some(theirs) = theirs.filter(|theirs| *theirs != self.peeked.model) {
-            splices.push(rewrite::model_name(&self.peeked, theirs));
+            // Names in a configuration are words, which stand anywhere.
+            splices.extend(rewrite::model_name(&self.peeked, theirs).unwrap_or_default());
         }
         if let Some(limit) = self.lowered {
             let field = limit_field(self.route, self.offer.model.output_limit_field);
@@ -155,16 +161,11 @@ impl<L: Ledger> Edge<L> {
         body: Bytes,
         per_request: bool,
     ) -> Result<Order, Refusal> {
-        let content_type = head.headers.get(CONTENT_TYPE).map(|value| value.to_str());
-        let content_type = content_type.map(|text| text.unwrap_or_default());
-        let peeked = peek::read(route, content_type, &body).map_err(peek_refusal)?;
-        let offer = match self.prices.now().find(&peeked.model) {
-            Lookup::Offer(offer) if offer.is_sold_on(route) => offer,
-            Lookup::Offer(_) | Lookup::Unknown => return Err(api::model_not_found()),
-            Lookup::NoRate => return Err(price_unavailable()),
-        };
+        let peeked = peek::read(route, content_type(head)?, &body).map_err(peek_refusal)?;
+        let prices = self.prices.now();
+        let offer = api::sold(&prices, &peeked.model, route)?.clone();
         let limit = peeked.output_limit.unwrap_or(offer.model.max_output_tokens);
-        let output = if route.has_output() { limit.saturating_mul(peeked.n) } else { 0 };
+        let output = limit.saturating_mul(peeked.n.max(peeked.demand.images));
         let most = offer.most(&peeked.demand, output);
         let bids = self.bids(&offer, &peeked, &most)?;
         let show_usage = peeked.include_usage || self.config.cost_chunk == CostChunk::Always;
@@ -173,6 +174,7 @@ impl<L: Ledger> Edge<L> {
         let covered = self.slice().filter(|_| rolls).unwrap_or(u64::MAX).min(most.output);
         let mut order = Order {
             route,
+            btc_usd_cents: prices.btc_usd_cents,
             peeked: peeked.into_owned(),
             body,
             show_usage,
@@ -189,7 +191,7 @@ impl<L: Ledger> Edge<L> {
 
     /// Who can serve it and for how much, the first to be asked first.
     fn bids(&self, offer: &Offer, peeked: &Peeked<'_>, most: &Counts) -> Result<Vec<Bid>, Refusal> {
-        let price = |served: &crate::pricing::Served| served.prices.of(&peeked.demand);
+        let price = |served: &Served| served.prices.of(&peeked.demand);
         let prices = offer.served.iter().map(price).collect::<Option<Vec<Price>>>();
         let prices = prices.ok_or_else(|| {
             Refusal::field("size", "and 'quality' name no image that this model has a price for")
@@ -204,17 +206,23 @@ impl<L: Ledger> Edge<L> {
     }
 }
 
-fn peek_refusal(refusal: PeekRefusal) -> Refusal {
-    match refusal {
-        PeekRefusal::Field { field, message } => Refusal::field(field, message),
-        PeekRefusal::NotJson { .. } | PeekRefusal::NotAnObject => {
-            Refusal::new(Kind::InvalidRequest, "invalid_json", refusal.to_string())
-        }
+/// What the body says that it is. Of two different answers nobody knows which the upstream would
+/// believe.
+fn content_type(head: &RequestHeader) -> Result<Option<&str>, Refusal> {
+    let mut values = head.headers.get_all(CONTENT_TYPE).iter().map(HeaderValue::to_str);
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(Ok(text)), None) => Ok(Some(text)),
+        _ => Err(Refusal::field("content-type", "must be given once, in ASCII")),
     }
 }
 
-/// A model priced in dollars, while nobody knows what they are worth.
-fn price_unavailable() -> Refusal {
-    let message = "this model is priced in US dollars and the bitcoin price is not known right now";
-    Refusal::new(Kind::ServiceUnavailable, "price_unavailable", message).retry_after_s(30)
+fn peek_refusal(refusal: PeekRefusal) -> Refusal {
+    let invalid = |code| Refusal::new(Kind::InvalidRequest, code, refusal.to_string());
+    match refusal {
+        PeekRefusal::Field { field, message } => Refusal::field(field, message),
+        PeekRefusal::WrongType(_) => invalid("unsupported_media_type").status(415),
+        PeekRefusal::NotAForm { .. } => invalid("invalid_form"),
+        PeekRefusal::NotJson { .. } | PeekRefusal::NotAnObject => invalid("invalid_json"),
+    }
 }

@@ -23,7 +23,7 @@ use crate::clock::Stopwatch;
 use crate::crash::{self, Step};
 use crate::error::{Kind, Refusal};
 use crate::ledger::Ledger;
-use crate::upstream::Upstream;
+use crate::upstream::{Asking, Failure, Outcome, Upstream};
 
 /// An upstream that has answered with a head.
 pub(super) struct Origin {
@@ -36,6 +36,8 @@ pub(super) struct Origin {
     pub(super) first_byte: Duration,
     /// What of the body was read ahead.
     pub(super) ahead: Option<Bytes>,
+    /// Kept to report an answer that breaks off.
+    pub(super) asking: Option<Asking>,
 }
 
 /// Why a wait on the upstream ended without what was waited for.
@@ -71,7 +73,11 @@ impl Origin {
             return Ok(Some(ahead));
         }
         let limit = self.left().min(self.upstream.idle_timeout);
-        within(session, presence, limit, self.http.read_response_body()).await
+        let next = within(session, presence, limit, self.http.read_response_body()).await;
+        if let (Err(Broke::Cut | Broke::TimedOut), Some(asking)) = (&next, &mut self.asking) {
+            asking.report(Outcome::Failed(Failure::Broken));
+        }
+        next
     }
 
     /// What the total timeout leaves.
@@ -123,6 +129,7 @@ impl<L: Ledger> Edge<L> {
                 head: ResponseHeader::build(200, None).map_err(|_| Broke::Cut)?,
                 first_byte: Duration::ZERO,
                 ahead: None,
+                asking: None,
             };
             match self.send(session, ctx, route, body.clone(), &mut origin).await {
                 Ok(()) => return Ok(origin),

@@ -6,7 +6,7 @@ use lua_free_filters::{Counts, Peeked, Usage};
 use super::context::Ticket;
 use super::order::Order;
 use crate::config::MissingUsage;
-use crate::pricing::Cost;
+use crate::pricing::{self, Cost};
 
 /// What a request is charged for.
 #[derive(Clone, Copy, Debug)]
@@ -48,9 +48,9 @@ impl Ticket {
         let price = self.price();
         let (counts, source) = match usage {
             Usage::Nothing => return None,
-            Usage::Reported(counts) => (demand.completed(*counts), UsageSource::Upstream),
+            Usage::Reported(counts) => (pricing::completed(demand, counts), UsageSource::Upstream),
             Usage::Partial { known, .. } if !price.needs_usage() => {
-                (demand.completed(*known), UsageSource::Counted)
+                (offer.estimate(demand, known, &Delivered::default(), most), UsageSource::Counted)
             }
             Usage::Partial { delivered, known } => match offer.model.missing_usage {
                 MissingUsage::Estimate => {

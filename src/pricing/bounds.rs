@@ -87,6 +87,12 @@ impl Offer {
     }
 }
 
+/// What was used in all, when the upstream counted: what it said, and what the request itself
+/// counts where it said nothing.
+pub fn completed(demand: &Demand, said: &Counts) -> Counts {
+    Counts { cost_nano_usd: said.cost_nano_usd, ..surely(demand, said, 0) }
+}
+
 fn is_nothing(known: &Counts, delivered: &Delivered) -> bool {
     *known == Counts::NONE && *delivered == Delivered::default()
 }

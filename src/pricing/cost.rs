@@ -22,6 +22,23 @@ impl Price {
         dearest.cost(&Counts { cost_nano_usd: None, ..*most }).total
     }
 
+    /// Whether anything of what it charges is counted by the upstream alone. What is left can be
+    /// told from the request, and from the images that were delivered.
+    pub fn needs_usage(&self) -> bool {
+        [
+            self.input,
+            self.cached_input,
+            self.cache_write,
+            self.output,
+            self.reasoning,
+            self.web_search,
+            self.audio,
+            self.upstream_cost,
+        ]
+        .into_iter()
+        .any(|rate| rate > Rate::FREE)
+    }
+
     /// What this usage costs: rate times count for every unit, cached and written input at their
     /// own rates instead of the input's, reasoning at its own instead of the output's. A part that
     /// is larger than its whole counts as all of it. Where the price follows the upstream's own

@@ -2,10 +2,51 @@ use proptest::prelude::*;
 
 use super::*;
 
+fn chat(body: &[u8]) -> Result<Peeked<'_>, PeekRefusal> {
+    super::read(Route::ChatCompletions, None, body)
+}
+
+/// Reads a body as JSON without a content type.
+pub(super) fn read_as(route: Route, body: &str) -> Peeked<'_> {
+    super::read(route, None, body.as_bytes()).unwrap_or_else(|refusal| panic!("{body}: {refusal}"))
+}
+
+/// What a body is refused for.
+pub(super) fn check_refused_as(route: Route, body: &str, expected: &str) {
+    let refusal = super::read(route, None, body.as_bytes()).expect_err(body);
+    assert_eq!(refusal.to_string(), expected, "{body}");
+}
+
+/// What is counted of a body: bytes that are no text, whether it is open, images of low and of
+/// other detail.
+pub(super) fn check_counted(route: Route, body: &str, aside: &[&str], counted: (bool, u64, u64)) {
+    let Demand { text_bytes, is_open, images_low, images_high, .. } = read_as(route, body).demand;
+    assert_eq!((is_open, images_low, images_high), counted, "{body}");
+    let aside: usize = aside.iter().map(|text| text.len() + 2).sum();
+    assert_eq!(text_bytes, u64::try_from(body.len() - aside).expect("short"), "{body}");
+}
+
+/// A form with the boundary `b`: fields, then files with their names.
+pub(super) fn form(fields: &[(&str, &str)], files: &[(&str, &str, &[u8])]) -> Vec<u8> {
+    let disposition = |name| format!("--b\r\nContent-Disposition: form-data; name=\"{name}\"");
+    let mut body = Vec::new();
+    for (name, value) in fields {
+        body.extend(format!("{}\r\n\r\n{value}\r\n", disposition(name)).into_bytes());
+    }
+    for (name, filename, bytes) in files {
+        body.extend(format!("{}; filename=\"{filename}\"\r\n", disposition(name)).into_bytes());
+        body.extend(b"Content-Type: application/octet-stream\r\n\r\n");
+        body.extend(*bytes);
+        body.extend(b"\r\n");
+    }
+    body.extend(b"--b--\r\n");
+    body
+}
+
 fn end_of(peeked: &Peeked<'_>) -> usize {
     match peeked.framing {
         Framing::Json { end } => end,
-        Framing::Multipart => panic!("the body is JSON"),
+        Framing::Multipart { .. } => panic!("the body is JSON"),
     }
 }
 
@@ -122,7 +163,20 @@ fn the_longest_name_of_a_model_is_accepted_and_a_longer_one_is_not() {
 
 #[test]
 fn a_field_that_two_readers_could_read_differently_is_refused() {
-    for field in FIELDS {
+    for field in [
+        "model",
+        "messages",
+        "stream",
+        "stream_options",
+        "max_tokens",
+        "max_completion_tokens",
+        "max_output_tokens",
+        "n",
+        "service_tier",
+        "tools",
+        "web_search_options",
+        "plugins",
+    ] {
         let twice = format!(r#","{field}":null,"{field}":null"#);
         check_refused(&twice, &format!("`{field}` appears twice"));
         let upper = format!(r#","{}":null"#, field.to_uppercase());
@@ -173,6 +227,7 @@ fn where_usage_can_be_asked_for_is_found() {
         let body = body(&format!(r#","stream":true{options}"#));
         let peeked = read(&body);
         let ask = match &peeked.usage_ask {
+            UsageAsk::Told => "told".to_owned(),
             UsageAsk::Asked => "asked".to_owned(),
             UsageAsk::NoOptions => "none".to_owned(),
             UsageAsk::NullOptions(at) | UsageAsk::Refused(at) => body[at.clone()].to_owned(),
@@ -216,5 +271,134 @@ proptest! {
         prop_assert_eq!(peeked.output_limit, limit);
         prop_assert_eq!(peeked.n, n.unwrap_or(1));
         prop_assert_eq!(body.get(end_of(&peeked)), Some(&b'}'));
+    }
+}
+
+/// Any JSON, with the names and the kinds that mean something here, and no image or audio in it.
+pub(super) fn any_json() -> impl Strategy<Value = serde_json::Value> {
+    let text = prop::sample::select(vec![
+        "text",
+        "image_url",
+        "input_image",
+        "input_text",
+        "image",
+        "tool_result",
+        "message",
+        "low",
+        "base64",
+        "image/png",
+        "https://example.com",
+        "function",
+        "web_search",
+        "DATA:text/plain,",
+        "xdata:image/png;base64,AAAA",
+        "function_call_output",
+        "computer_call_output",
+        "x",
+    ]);
+    let leaf = prop_oneof![
+        4 => text.prop_map(serde_json::Value::from),
+        1 => any::<String>().prop_map(|text| serde_json::Value::from(format!("x{text}"))),
+        1 => any::<i64>().prop_map(serde_json::Value::from),
+        1 => any::<bool>().prop_map(serde_json::Value::from),
+        1 => Just(serde_json::Value::Null),
+    ];
+    let names = prop::sample::select(vec![
+        "type",
+        "content",
+        "output",
+        "image_url",
+        "url",
+        "detail",
+        "source",
+        "input_audio",
+        "file",
+        "file_id",
+        "role",
+        "text",
+        "image",
+        "images",
+        "max_uses",
+        "media_type",
+        "x",
+    ]);
+    leaf.prop_recursive(6, 64, 6, move |inner| {
+        prop_oneof![
+            1 => prop::collection::vec(inner.clone(), 0..6).prop_map(serde_json::Value::from),
+            2 => prop::collection::btree_map(names.clone(), inner, 0..6)
+                .prop_map(|members| serde_json::json!(members)),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn noise_with_any_type_is_refused_and_never_a_panic(
+        route in prop::sample::select(&Route::ALL[..]),
+        content_type in "(application/json|multipart/form-data; boundary=b|\\PC{0,20})",
+        body in any::<Vec<u8>>(),
+    ) {
+        prop_assert!(super::read(route, Some(&content_type), &body).is_err());
+    }
+
+    #[test]
+    fn whatever_is_no_image_and_no_audio_in_a_body_is_text(
+        route in prop::sample::select(&Route::ALL[..]),
+        (messages, input, other) in (any_json(), any_json(), any_json()),
+    ) {
+        let value = serde_json::json!({
+            "model": "m", "max_tokens": 9, "query": "q", "prompt": "p",
+            "messages": [messages], "input": [input], "system": other, "documents": [other],
+            "image": other,
+        });
+        let body = value.to_string();
+        if let Ok(peeked) = super::read(route, None, body.as_bytes()) {
+            prop_assert_eq!(peeked.demand.text_bytes, u64::try_from(body.len()).expect("short"));
+        }
+    }
+
+    #[test]
+    fn text_is_never_less_than_what_is_written(
+        texts in prop::collection::vec("\\PC{0,30}", 1..5),
+        image in "[A-Za-z0-9+/]{0,200}",
+        escaped in any::<bool>(),
+    ) {
+        let url = format!("data:image/png;base64,{image}");
+        let mut parts: Vec<_> =
+            texts.iter().map(|text| serde_json::json!({"type": "text", "text": text})).collect();
+        parts.push(serde_json::json!({"type": "image_url", "image_url": {"url": url}}));
+        let tools = [serde_json::json!({
+            "type": "function", "function": {"name": "f", "description": url},
+        })];
+        let value = serde_json::json!({
+            "model": "m", "tools": tools, "messages": [{"role": "user", "content": parts}],
+        });
+        let slash = if escaped { "\\/" } else { "/" };
+        let body = value.to_string().replace('/', slash);
+        let demand = read(&body).demand;
+        let written: usize = texts.iter().map(String::len).sum::<usize>() + url.len();
+        prop_assert!(demand.text_bytes >= u64::try_from(written).expect("short"));
+        prop_assert_eq!((demand.images_high, demand.is_open), (1, false));
+        let whole = u64::try_from(body.len()).expect("short");
+        prop_assert!(demand.text_bytes <= whole - u64::try_from(url.len()).expect("short"));
+    }
+
+    #[test]
+    fn a_form_is_read_the_same_whatever_its_file_holds(
+        file in prop::collection::vec(any::<u8>(), 0..300),
+        model in "[!-~]{1,40}",
+    ) {
+        let body = form(&[("model", &model)], &[("file", "a.mp3", &file)]);
+        let content_type = Some("multipart/form-data; boundary=b");
+        let peeked = super::read(Route::Transcriptions, content_type, &body);
+        let holds = |bytes: &[u8]| bytes.windows(3).any(|window| window == b"--b");
+        if holds(&file) || holds(model.as_bytes()) {
+            prop_assert!(peeked.is_err());
+        } else {
+            let Peeked { model: read, demand, model_span, .. } = peeked.expect("a form");
+            prop_assert_eq!(&*read, &model);
+            prop_assert_eq!(&body[model_span], model.as_bytes());
+            prop_assert_eq!(demand.text_bytes, u64::try_from(body.len() - file.len()).expect("short"));
+        }
     }
 }

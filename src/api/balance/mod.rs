@@ -78,7 +78,7 @@ fn shown<L: Ledger>(
         let x_cashu = x_cashu?;
         // `X-Cashu` wins, also over an `Authorization` that cannot even be read.
         let authorization = if x_cashu.is_some() { None } else { authorization? };
-        credential(x_cashu, authorization)
+        credential(x_cashu, authorization, None)
     };
     match read() {
         Ok(Credential::ApiKey(canonical)) => Ok(Shown::Key(ApiKey::presented(canonical))),
