@@ -10,8 +10,7 @@ use super::context::{Ctx, Stage};
 use super::rolling::Holding;
 use crate::crash::{self, Step};
 use crate::ids::AccountId;
-use crate::ledger::spool::End;
-use crate::ledger::{Ledger, Receipt, Record, Unsettled};
+use crate::ledger::{End, Ledger, Receipt, Record, Unsettled};
 use crate::money::Msat;
 use crate::till::{CashuToken, RefundAsk};
 
@@ -39,7 +38,7 @@ impl<L: Ledger> Edge<L> {
             return Closed { receipt: None, change_for };
         };
         let end = || match &verdict {
-            None => End::Release,
+            None => End::Release { record: Record::default() },
             Some(verdict) => End::Settle {
                 cost: verdict.cost.total,
                 record: Record {
@@ -52,7 +51,7 @@ impl<L: Ledger> Edge<L> {
                 },
             },
         };
-        let receipt = match end().tell(self.till.ledger(), reservation).await {
+        let receipt = match self.till.ledger().end(reservation, end()).await {
             Ok(receipt) => Some(receipt),
             Err(Unsettled::NoAnswer { reservation, why }) => {
                 log::error!("request {}: no receipt: {why}", ctx.request_id);

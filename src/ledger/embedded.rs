@@ -13,8 +13,8 @@ use rusqlite::Connection;
 use super::book::Book;
 use super::journal;
 use super::{
-    Account, Admission, Admitted, Denied, Deposit, Ended, Ledger, Live, Opening, Receipt, Record,
-    Renewal, Reservation, Unavailable, Unsettled, Withdrawal, WithdrawalAsk, WithdrawalDenied,
+    Account, Admission, Admitted, Denied, Deposit, End, Ledger, Live, Opening, Receipt, Renewal,
+    Reservation, Unavailable, Unsettled, Withdrawal, WithdrawalAsk, WithdrawalDenied,
 };
 use crate::clock::{Clock, UnixMs};
 use crate::ids::{AccountId, WithdrawalId};
@@ -81,29 +81,6 @@ impl Embedded {
             .await
             .map_err(|_| Unavailable("no answer in time".to_owned()))?
             .map_err(unavailable)
-    }
-
-    async fn end(
-        &self,
-        reservation: Reservation,
-        how: Ended,
-        cost: Msat,
-        record: Record,
-    ) -> Result<Receipt, Unsettled> {
-        let id = reservation.id.clone();
-        let ended = self
-            .apply(Durability::Process, move |connection, book, now| {
-                journal::load_reservation(connection, book, &id)?;
-                Ok(book.end(&id, how, cost, record, now))
-            })
-            .await;
-        match ended {
-            Ok(receipt) => {
-                reservation.ended();
-                receipt.ok_or(Unsettled::Forgotten)
-            }
-            Err(why) => Err(Unsettled::NoAnswer { reservation, why }),
-        }
     }
 
     async fn expire_due(&self, due: UnixMs) -> Result<Vec<Receipt>, Unavailable> {
@@ -224,17 +201,22 @@ impl Ledger for Embedded {
         .await
     }
 
-    async fn settle(
-        &self,
-        reservation: Reservation,
-        cost: Msat,
-        record: Record,
-    ) -> Result<Receipt, Unsettled> {
-        self.end(reservation, Ended::Settled, cost, record).await
-    }
-
-    async fn release(&self, reservation: Reservation) -> Result<Receipt, Unsettled> {
-        self.end(reservation, Ended::Released, Msat::ZERO, Record::default()).await
+    async fn end(&self, reservation: Reservation, end: End) -> Result<Receipt, Unsettled> {
+        let id = reservation.id.clone();
+        let (how, cost, record) = (end.how(), end.cost(), end.into_record());
+        let ended = self
+            .apply(Durability::Process, move |connection, book, now| {
+                journal::load_reservation(connection, book, &id)?;
+                Ok(book.end(&id, how, cost, record, now))
+            })
+            .await;
+        match ended {
+            Ok(receipt) => {
+                reservation.ended();
+                receipt.ok_or(Unsettled::Forgotten)
+            }
+            Err(why) => Err(Unsettled::NoAnswer { reservation, why }),
+        }
     }
 
     async fn expire(&self) -> Result<Vec<Receipt>, Unavailable> {

@@ -3,8 +3,8 @@
 
 use super::*;
 use crate::ids::{DepositId, ReservationId};
-use crate::ledger::reaper;
 use crate::ledger::terms::Limits;
+use crate::ledger::{Record, reaper};
 
 fn msat(amount: u64) -> Msat {
     Msat::new(amount).unwrap()

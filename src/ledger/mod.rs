@@ -170,6 +170,41 @@ impl Ended {
     }
 }
 
+/// How a reservation is to end, and what its receipt is to remember.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    Settle {
+        cost: Msat,
+        record: Record,
+    },
+    /// Charges nothing.
+    Release {
+        record: Record,
+    },
+}
+
+impl End {
+    pub fn cost(&self) -> Msat {
+        match self {
+            Self::Settle { cost, .. } => *cost,
+            Self::Release { .. } => Msat::ZERO,
+        }
+    }
+
+    pub fn how(&self) -> Ended {
+        match self {
+            Self::Settle { .. } => Ended::Settled,
+            Self::Release { .. } => Ended::Released,
+        }
+    }
+
+    pub fn into_record(self) -> Record {
+        match self {
+            Self::Settle { record, .. } | Self::Release { record } => record,
+        }
+    }
+}
+
 /// What a receipt remembers about the request, for history and support. No secret in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Record {
@@ -303,20 +338,30 @@ pub trait Ledger: Clone + Send + Sync + 'static {
     fn renew(&self, renewals: Vec<Renewal>)
     -> impl Future<Output = Result<(), Unavailable>> + Send;
 
-    /// Charges `cost` and returns the rest. A cost above the reservation takes what is available
-    /// and records the rest as a shortfall.
+    /// Ends a reservation: charges the cost and returns the rest. A cost above the reservation
+    /// takes what is available and records the rest as a shortfall.
+    fn end(
+        &self,
+        reservation: Reservation,
+        end: End,
+    ) -> impl Future<Output = Result<Receipt, Unsettled>> + Send;
+
     fn settle(
         &self,
         reservation: Reservation,
         cost: Msat,
         record: Record,
-    ) -> impl Future<Output = Result<Receipt, Unsettled>> + Send;
+    ) -> impl Future<Output = Result<Receipt, Unsettled>> + Send {
+        self.end(reservation, End::Settle { cost, record })
+    }
 
-    /// Charges nothing.
+    /// Releases a reservation of which nothing needs to be remembered.
     fn release(
         &self,
         reservation: Reservation,
-    ) -> impl Future<Output = Result<Receipt, Unsettled>> + Send;
+    ) -> impl Future<Output = Result<Receipt, Unsettled>> + Send {
+        self.end(reservation, End::Release { record: Record::default() })
+    }
 
     /// Ends reservations whose deadline has passed, whoever made them, charging what had
     /// accrued. A bounded number in one call; to be repeated while it answers any.

@@ -16,39 +16,11 @@ use std::time::Duration;
 use rusqlite::{Connection, Row, params};
 use tokio::sync::Notify;
 
-use super::{Ledger, Receipt, Record, Reservation, Unsettled};
+use super::{End, Ledger, Record, Reservation, Unsettled};
 use crate::clock::UnixMs;
 use crate::ids::{AccountId, ReservationId};
 use crate::money::Msat;
 use crate::store::{Durability, Store, StoreError};
-
-/// How a reservation is to end.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum End {
-    Settle { cost: Msat, record: Record },
-    Release,
-}
-
-impl End {
-    pub fn cost(&self) -> Msat {
-        match self {
-            Self::Settle { cost, .. } => *cost,
-            Self::Release => Msat::ZERO,
-        }
-    }
-
-    /// Tells the ledger.
-    pub async fn tell<L: Ledger>(
-        self,
-        ledger: &L,
-        reservation: Reservation,
-    ) -> Result<Receipt, Unsettled> {
-        match self {
-            Self::Settle { cost, record } => ledger.settle(reservation, cost, record).await,
-            Self::Release => ledger.release(reservation).await,
-        }
-    }
-}
 
 /// The spool of one gateway; cheap to clone. One process owns its file.
 #[derive(Clone, Debug)]
@@ -174,7 +146,7 @@ impl<L: Ledger> Spool<L> {
     async fn tell(&self, entry: Entry) -> bool {
         let Entry { reservation, end, since } = entry;
         let id = reservation.id.clone();
-        match end.clone().tell(&self.0.ledger, reservation).await {
+        match self.0.ledger.end(reservation, end.clone()).await {
             Ok(receipt) => log::info!("spool: {id} is {}", receipt.how.name()),
             Err(Unsettled::Forgotten) => {
                 log::error!("spool: the ledger has no reservation {id}; {end:?} was not recorded");
@@ -214,10 +186,9 @@ fn insert(
     (account, amount, end): &(AccountId, Msat, End),
     since: UnixMs,
 ) -> Result<(), StoreError> {
-    let released = Record::default();
     let (cost, record) = match end {
         End::Settle { cost, record } => (Some(cost.to_i64()), record),
-        End::Release => (None, &released),
+        End::Release { record } => (None, record),
     };
     connection.prepare_cached(INSERT)?.execute(params![
         id.as_str(),
@@ -254,7 +225,7 @@ fn read(row: &Row<'_>) -> Result<Kept, StoreError> {
     };
     let end = match row.get::<_, Option<i64>>(3)? {
         Some(cost) => End::Settle { cost: amount(cost)?, record },
-        None => End::Release,
+        None => End::Release { record },
     };
     let id = ReservationId::stored(row.get::<_, String>(0)?);
     let account = AccountId::stored(row.get::<_, String>(1)?);

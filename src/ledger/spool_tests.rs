@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use super::super::embedded::{self, Embedded};
 use super::super::terms::Limits;
 use super::super::{
-    Account, Admission, Admitted, Denied, Deposit, Live, Opening, Renewal, Unavailable, Withdrawal,
-    WithdrawalAsk, WithdrawalDenied, reaper,
+    Account, Admission, Admitted, Denied, Deposit, Live, Opening, Receipt, Renewal, Unavailable,
+    Withdrawal, WithdrawalAsk, WithdrawalDenied, reaper,
 };
 use super::*;
 use crate::clock::Clock;
@@ -50,7 +50,7 @@ impl Switch {
         if self.is(MUTE) { Err(silent()) } else { answer }
     }
 
-    async fn end(&self, reservation: Reservation, end: End) -> Result<Receipt, Unsettled> {
+    async fn told(&self, reservation: Reservation, end: End) -> Result<Receipt, Unsettled> {
         let silent = |reservation| {
             let why = Unavailable("switched off".to_owned());
             Err(Unsettled::NoAnswer { reservation, why })
@@ -62,7 +62,7 @@ impl Switch {
         let (id, account, amount) =
             (reservation.id.clone(), reservation.account.clone(), reservation.amount);
         self.told.lock().unwrap().push(id.clone());
-        let receipt = end.tell(&self.ledger, reservation).await;
+        let receipt = self.ledger.end(reservation, end).await;
         if self.is(MUTE) {
             return silent(Reservation::open(id, account, amount, self.live()));
         }
@@ -93,16 +93,8 @@ impl Ledger for Switch {
     async fn renew(&self, renewals: Vec<Renewal>) -> Result<(), Unavailable> {
         self.through(self.ledger.renew(renewals)).await
     }
-    async fn settle(
-        &self,
-        reservation: Reservation,
-        cost: Msat,
-        record: Record,
-    ) -> Result<Receipt, Unsettled> {
-        self.end(reservation, End::Settle { cost, record }).await
-    }
-    async fn release(&self, reservation: Reservation) -> Result<Receipt, Unsettled> {
-        self.end(reservation, End::Release).await
+    async fn end(&self, reservation: Reservation, end: End) -> Result<Receipt, Unsettled> {
+        self.told(reservation, end).await
     }
     async fn expire(&self) -> Result<Vec<Receipt>, Unavailable> {
         self.through(self.ledger.expire()).await
@@ -216,9 +208,13 @@ fn settle(cost: u64) -> End {
     End::Settle { cost: msat(cost), record }
 }
 
+fn released() -> End {
+    End::Release { record: Record::default() }
+}
+
 /// Ends it as the edge does.
 async fn end(ledger: &Switch, spool: &Spool<Switch>, reservation: Reservation, end: End) {
-    match end.clone().tell(ledger, reservation).await {
+    match ledger.end(reservation, end.clone()).await {
         Err(Unsettled::NoAnswer { reservation, .. }) => spool.keep(reservation, end).await,
         answered => panic!("{answered:?}"),
     }
@@ -253,7 +249,7 @@ async fn an_end_without_an_answer_is_recorded_when_the_ledger_is_back() {
     let ids = [one.id.clone(), two.id.clone()];
     ledger.turn(OFF);
     end(&ledger, &spool, one, settle(120)).await;
-    end(&ledger, &spool, two, End::Release).await;
+    end(&ledger, &spool, two, released()).await;
     assert_eq!((spool.entries(), ledger.live().open_count()), (2, 2));
     assert_eq!(parts(&ledger).await, [500, 500, 0]);
     ledger.turn(ON);
@@ -296,7 +292,7 @@ async fn the_next_process_tells_what_the_last_one_could_not() {
         let (one, two) = (admit(&ledger, 300).await, admit(&ledger, 200).await);
         ledger.turn(OFF);
         end(&ledger, &spool, one, settle(120)).await;
-        end(&ledger, &spool, two, End::Release).await;
+        end(&ledger, &spool, two, released()).await;
     }
     let ledger = bench.ledger();
     let spool = bench.spool(&ledger).await;

@@ -7,8 +7,8 @@ use nutgate::clock::{Clock, UnixMs};
 use nutgate::ids::{AccountId, DepositId, ReservationId, WithdrawalId};
 use nutgate::ledger::book::{Book, Held};
 use nutgate::ledger::{
-    Account, Admission, Admitted, Denied, Deposit, Ended, Ledger, Live, Opening, Receipt, Record,
-    Renewal, Reservation, Unavailable, Unsettled, Withdrawal, WithdrawalAsk, WithdrawalDenied,
+    Account, Admission, Admitted, Denied, Deposit, End, Ledger, Live, Opening, Receipt, Renewal,
+    Reservation, Unavailable, Unsettled, Withdrawal, WithdrawalAsk, WithdrawalDenied,
     WithdrawalState,
 };
 use nutgate::money::Msat;
@@ -104,18 +104,6 @@ impl Oracle {
     fn pages(&self) -> MutexGuard<'_, Pages> {
         self.pages.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    fn end(
-        &self,
-        reservation: &Reservation,
-        how: Ended,
-        cost: Msat,
-        record: Record,
-    ) -> Result<Receipt, Unsettled> {
-        let now = self.clock.now();
-        let receipt = self.pages().book.end(&reservation.id, how, cost, record, now);
-        receipt.ok_or(Unsettled::Forgotten)
-    }
 }
 
 impl Pages {
@@ -185,17 +173,10 @@ impl Ledger for Oracle {
         Ok(())
     }
 
-    async fn settle(
-        &self,
-        reservation: Reservation,
-        cost: Msat,
-        record: Record,
-    ) -> Result<Receipt, Unsettled> {
-        self.end(&reservation, Ended::Settled, cost, record)
-    }
-
-    async fn release(&self, reservation: Reservation) -> Result<Receipt, Unsettled> {
-        self.end(&reservation, Ended::Released, Msat::ZERO, Record::default())
+    async fn end(&self, reservation: Reservation, end: End) -> Result<Receipt, Unsettled> {
+        let (now, how, cost) = (self.clock.now(), end.how(), end.cost());
+        let receipt = self.pages().book.end(&reservation.id, how, cost, end.into_record(), now);
+        receipt.ok_or(Unsettled::Forgotten)
     }
 
     async fn expire(&self) -> Result<Vec<Receipt>, Unavailable> {

@@ -42,9 +42,8 @@ use self::durable::Durable;
 use self::link::{Call, Link};
 use self::replies::Parts;
 use super::{
-    Account, Admission, Admitted, Amount, Denied, Deposit, Ended, Ledger, Live, Opening, Receipt,
-    Record, Renewal, Reservation, Unavailable, Unsettled, Withdrawal, WithdrawalAsk,
-    WithdrawalDenied,
+    Account, Admission, Admitted, Amount, Denied, Deposit, End, Ledger, Live, Opening, Receipt,
+    Renewal, Reservation, Unavailable, Unsettled, Withdrawal, WithdrawalAsk, WithdrawalDenied,
 };
 use crate::clock::Clock;
 use crate::ids::{AccountId, ReservationId, WithdrawalId};
@@ -114,41 +113,6 @@ impl Redis {
         match &self.0.clock {
             Clock::System => String::new(),
             manual @ Clock::Manual(_) => manual.now().0.to_string(),
-        }
-    }
-
-    async fn end(
-        &self,
-        reservation: Reservation,
-        how: Ended,
-        cost: Msat,
-        record: Record,
-    ) -> Result<Receipt, Unsettled> {
-        let (shard, id) = (Shard::of(&reservation.account), &reservation.id);
-        let call = Call::new(&self.0.scripts.end, [shard.reservation(id), shard.due()])
-            .arg(shard.accounts())
-            .arg(self.now())
-            .arg(id)
-            .arg(how.name())
-            .arg(cost.get())
-            .arg(RECEIPTS_KEPT.as_millis())
-            .arg(record.request_id)
-            .arg(record.model)
-            .arg(record.usage_source)
-            .arg(record.input_tokens)
-            .arg(record.cached_input_tokens)
-            .arg(record.output_tokens);
-        let receipt = match self.0.link.run(&call).await.and_then(Parts::of) {
-            Ok(parts) if parts.is_empty() => Ok(None),
-            Ok(mut parts) => parts.receipt().map(Some),
-            Err(why) => Err(why),
-        };
-        match receipt {
-            Ok(receipt) => {
-                reservation.ended();
-                receipt.ok_or(Unsettled::Forgotten)
-            }
-            Err(why) => Err(Unsettled::NoAnswer { reservation, why }),
         }
     }
 
@@ -273,17 +237,34 @@ impl Ledger for Redis {
         join_all(calls).await.into_iter().collect()
     }
 
-    async fn settle(
-        &self,
-        reservation: Reservation,
-        cost: Msat,
-        record: Record,
-    ) -> Result<Receipt, Unsettled> {
-        self.end(reservation, Ended::Settled, cost, record).await
-    }
-
-    async fn release(&self, reservation: Reservation) -> Result<Receipt, Unsettled> {
-        self.end(reservation, Ended::Released, Msat::ZERO, Record::default()).await
+    async fn end(&self, reservation: Reservation, end: End) -> Result<Receipt, Unsettled> {
+        let (how, cost, record) = (end.how(), end.cost(), end.into_record());
+        let (shard, id) = (Shard::of(&reservation.account), &reservation.id);
+        let call = Call::new(&self.0.scripts.end, [shard.reservation(id), shard.due()])
+            .arg(shard.accounts())
+            .arg(self.now())
+            .arg(id)
+            .arg(how.name())
+            .arg(cost.get())
+            .arg(RECEIPTS_KEPT.as_millis())
+            .arg(record.request_id)
+            .arg(record.model)
+            .arg(record.usage_source)
+            .arg(record.input_tokens)
+            .arg(record.cached_input_tokens)
+            .arg(record.output_tokens);
+        let receipt = match self.0.link.run(&call).await.and_then(Parts::of) {
+            Ok(parts) if parts.is_empty() => Ok(None),
+            Ok(mut parts) => parts.receipt().map(Some),
+            Err(why) => Err(why),
+        };
+        match receipt {
+            Ok(receipt) => {
+                reservation.ended();
+                receipt.ok_or(Unsettled::Forgotten)
+            }
+            Err(why) => Err(Unsettled::NoAnswer { reservation, why }),
+        }
     }
 
     async fn expire(&self) -> Result<Vec<Receipt>, Unavailable> {

@@ -11,7 +11,7 @@ use super::*;
 use crate::clock::{Stopwatch, UnixMs};
 use crate::ids::DepositId;
 use crate::ledger::terms::{Limits, Terms};
-use crate::ledger::{WithdrawalState, reaper};
+use crate::ledger::{Ended, Record, WithdrawalState, reaper};
 
 const PATIENCE: Duration = Duration::from_millis(250);
 const MINUTE: Duration = Duration::from_secs(60);
