@@ -26,6 +26,7 @@ mod durable;
 mod link;
 mod replies;
 mod scripts;
+mod shard;
 mod walk;
 
 use std::collections::BTreeMap;
@@ -41,12 +42,13 @@ use self::address::Address;
 use self::durable::Durable;
 use self::link::{Call, Link};
 use self::replies::Parts;
+use self::shard::Shard;
 use super::{
     Account, Admission, Admitted, Amount, Denied, Deposit, End, Ledger, Live, Opening, Receipt,
     Renewal, Reservation, Unavailable, Unsettled, Withdrawal, WithdrawalAsk, WithdrawalDenied,
 };
 use crate::clock::Clock;
-use crate::ids::{AccountId, ReservationId, WithdrawalId};
+use crate::ids::{AccountId, WithdrawalId};
 use crate::money::Msat;
 
 pub use self::scripts::Scripts;
@@ -384,63 +386,6 @@ impl Drop for Inner {
         }
     }
 }
-
-/// The keys that one slot holds together.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Shard {
-    tag: String,
-}
-
-impl Shard {
-    fn of(account: &AccountId) -> Self {
-        Self { tag: account.as_str().chars().take(SHARD_DIGITS).collect() }
-    }
-
-    fn all() -> impl Iterator<Item = Self> {
-        (0..=u8::MAX).map(|shard| Self { tag: format!("{shard:02x}") })
-    }
-
-    /// The shard, kind and id that a key names.
-    fn of_key(key: &str) -> Option<(Self, &str, &str)> {
-        let (tag, rest) = key.strip_prefix("ng:{")?.split_once("}:")?;
-        let (kind, id) = rest.split_once(':')?;
-        Some((Self { tag: tag.to_owned() }, kind, id))
-    }
-
-    fn key(&self, rest: &str) -> String {
-        format!("ng:{{{}}}:{rest}", self.tag)
-    }
-
-    fn accounts(&self) -> String {
-        self.key("a:")
-    }
-
-    fn account(&self, id: &AccountId) -> String {
-        self.key(&format!("a:{id}"))
-    }
-
-    fn reservations(&self) -> String {
-        self.key("r:")
-    }
-
-    fn reservation(&self, id: &ReservationId) -> String {
-        self.key(&format!("r:{id}"))
-    }
-
-    fn due(&self) -> String {
-        self.key("due")
-    }
-
-    fn withdrawals(&self, id: &AccountId) -> String {
-        self.key(&format!("w:{id}"))
-    }
-
-    fn begun(&self) -> String {
-        self.key("begun")
-    }
-}
-
-const SHARD_DIGITS: usize = 2;
 
 /// How long a repeated end finds the receipt of the first.
 pub const RECEIPTS_KEPT: Duration = Duration::from_secs(24 * 3_600);

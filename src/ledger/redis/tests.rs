@@ -9,7 +9,7 @@ use nutgate_sandbox::{Redis as Server, RedisCluster, RedisOptions, RedisSentinel
 use super::fake::Fake;
 use super::*;
 use crate::clock::{Stopwatch, UnixMs};
-use crate::ids::DepositId;
+use crate::ids::{DepositId, ReservationId};
 use crate::ledger::terms::{Limits, Terms};
 use crate::ledger::{Ended, Record, WithdrawalState, reaper};
 
