@@ -5,12 +5,14 @@
 //! answer, the spool takes over; without one the cost stays as accrued on the dropped
 //! reservation, which the reaper ends.
 
+use lua_free_filters::Route;
+
 use super::Edge;
 use super::context::{Ctx, Stage};
 use super::rolling::Holding;
 use crate::crash::{self, Step};
 use crate::ids::AccountId;
-use crate::ledger::{End, Ledger, Receipt, Record, Unsettled};
+use crate::ledger::{End, Facts, Ledger, Receipt, Record, Unsettled, record_usage};
 use crate::money::Msat;
 use crate::till::{CashuToken, RefundAsk};
 
@@ -37,17 +39,23 @@ impl<L: Ledger> Edge<L> {
             log::error!("request {}: its reservation is lost to the reaper", ctx.request_id);
             return Closed { receipt: None, change_for };
         };
+        let upstream = ctx.candidate.as_ref().map(|upstream| upstream.name.as_str());
+        let unused = || Record {
+            request_id: ctx.request_id.clone(),
+            route: Route::ChatCompletions.upstream_path().to_owned(),
+            model: ticket.offer.model.id.clone(),
+            ..Record::default()
+        };
         let end = || match &verdict {
-            None => End::Release { record: Record::default() },
+            None => End::Release { record: unused() },
             Some(verdict) => End::Settle {
                 cost: verdict.cost.total,
                 record: Record {
-                    request_id: ctx.request_id.clone(),
-                    model: ticket.offer.model.id.clone(),
-                    usage_source: verdict.source.name(),
+                    usage_source: Some(verdict.source),
                     input_tokens: verdict.tokens.input,
-                    cached_input_tokens: verdict.tokens.cached_input,
                     output_tokens: verdict.tokens.output,
+                    usage: record_usage(&verdict.tokens, &Facts { upstream, ..Facts::default() }),
+                    ..unused()
                 },
             },
         };

@@ -12,7 +12,7 @@ use super::meter::Meter;
 use super::rolling::Holding;
 use crate::clock::Stopwatch;
 use crate::ids::AccountId;
-use crate::ledger::Receipt;
+use crate::ledger::{Receipt, UsageSource};
 use crate::money::Msat;
 use crate::pricing::{self, Cost, Offer, Price};
 use crate::upstream::Upstream;
@@ -105,22 +105,6 @@ pub(super) struct Verdict {
     pub(super) tokens: Counts,
     pub(super) source: UsageSource,
     pub(super) cost: Cost,
-}
-
-/// How much the usage can be trusted (`usage_source` in receipt and log).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum UsageSource {
-    Upstream,
-    Estimated,
-}
-
-impl UsageSource {
-    pub(super) const fn name(self) -> &'static str {
-        match self {
-            Self::Upstream => "upstream",
-            Self::Estimated => "estimated",
-        }
-    }
 }
 
 /// How many requests are open, and word when none is.

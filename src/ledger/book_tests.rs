@@ -15,7 +15,7 @@ fn alice() -> AccountId {
 
 fn deposit(book: &mut Book, id: &str, amount: u64) {
     let deposit = Deposit { id: DepositId::stored(id), account: alice(), amount: msat(amount) };
-    book.deposit(deposit).unwrap();
+    book.deposit(deposit, NOW).unwrap();
 }
 
 const NOW: UnixMs = UnixMs(0);
@@ -142,14 +142,14 @@ fn everything_is_refunded_in_whole_units_and_only_when_no_request_is_open() {
     deposit(&mut book, "d1", 5_700);
     admit(&mut book, "r1", 1_000).unwrap();
     let denied = WithdrawalDenied::RequestsInProgress { open: 1 };
-    assert_eq!(book.withdraw_begin(&everything("w1", 1_000)), Err(denied));
+    assert_eq!(book.withdraw_begin(&everything("w1", 1_000), NOW), Err(denied));
     settle(&mut book, "r1", 100);
-    let first = book.withdraw_begin(&everything("w1", 1_000)).unwrap();
+    let first = book.withdraw_begin(&everything("w1", 1_000), NOW).unwrap();
     assert_eq!(first.amount, msat(5_000));
-    assert_eq!(book.withdraw_begin(&everything("w1", 1_000)), Ok(first));
+    assert_eq!(book.withdraw_begin(&everything("w1", 1_000), NOW), Ok(first));
     check(&book, [600, 0, 100, 5_000, 0]);
     let small = WithdrawalDenied::TooSmall { available: msat(600) };
-    assert_eq!(book.withdraw_begin(&everything("w2", 1_000)), Err(small));
+    assert_eq!(book.withdraw_begin(&everything("w2", 1_000), NOW), Err(small));
 }
 
 #[test]
@@ -157,10 +157,10 @@ fn a_withdrawal_can_be_undone_until_it_is_committed() {
     let mut book = Book::default();
     deposit(&mut book, "d1", 5_000);
     let id = WithdrawalId::stored("w1");
-    book.withdraw_begin(&everything("w1", 1_000)).unwrap();
+    book.withdraw_begin(&everything("w1", 1_000), NOW).unwrap();
     book.withdraw_revert(&id).unwrap();
     check(&book, [5_000, 0, 0, 0, 0]);
-    book.withdraw_begin(&everything("w1", 1_000)).unwrap();
+    book.withdraw_begin(&everything("w1", 1_000), NOW).unwrap();
     book.withdraw_commit(&id);
     assert_eq!(book.withdraw_revert(&id), None);
     check(&book, [0, 0, 0, 5_000, 0]);
@@ -190,9 +190,9 @@ fn a_child_spends_its_parents_money_and_has_none_of_its_own() {
     assert_eq!((child.usage.spent, child.requests), (msat(100), 1));
     assert_eq!((child.available, child.spent), (Msat::ZERO, Msat::ZERO));
     let to_bob = Deposit { id: DepositId::stored("d2"), account: bob(), amount: msat(50) };
-    assert_eq!(book.deposit(to_bob).unwrap().available, msat(950), "it reaches the parent");
+    assert_eq!(book.deposit(to_bob, NOW).unwrap().available, msat(950), "it reaches the parent");
     let from_bob = WithdrawalAsk { account: bob(), ..everything("w1", 1) };
-    assert_eq!(book.withdraw_begin(&from_bob), Err(WithdrawalDenied::Child));
+    assert_eq!(book.withdraw_begin(&from_bob, NOW), Err(WithdrawalDenied::Child));
 }
 
 #[test]
@@ -327,7 +327,7 @@ fn run(book: &mut Book, command: &Command) {
             if let Some(amount) = amount {
                 ask.amount = Amount::Exactly(msat(*amount));
             }
-            drop(book.withdraw_begin(&ask));
+            drop(book.withdraw_begin(&ask, NOW));
         }
         Command::Commit(id) => book.withdraw_commit(&withdrawal(id)),
         Command::Revert(id) => drop(book.withdraw_revert(&withdrawal(id))),
@@ -341,7 +341,7 @@ proptest! {
         for command in &commands {
             run(&mut book, command);
             prop_assert_eq!(book.check_invariants(), Ok(()), "after {:?}", command);
-            let deposited: u64 = book.deposits.values().map(|deposit| deposit.amount.get()).sum();
+            let deposited: u64 = book.deposits.values().map(|deposit| deposit.what.amount.get()).sum();
             let account = book.account(&alice()).cloned().unwrap_or_default();
             prop_assert_eq!(account.deposited.get(), deposited);
         }

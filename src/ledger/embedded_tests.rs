@@ -21,7 +21,7 @@ fn open(dir: &tempfile::TempDir) -> Embedded {
 fn open_at(dir: &tempfile::TempDir, clock: &Clock) -> Embedded {
     loop {
         // The store of a ledger just dropped lets go of its lock a moment later.
-        match Store::open(&dir.path().join("ledger.db"), SCHEMA) {
+        match open_store(&dir.path().join("ledger.db")) {
             Ok(store) => return Embedded::new(store, clock.clone()),
             Err(_) => std::thread::yield_now(),
         }

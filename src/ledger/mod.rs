@@ -9,10 +9,13 @@
 pub mod audit;
 pub mod book;
 pub mod embedded;
+mod history;
 mod journal;
 pub mod reaper;
+mod record;
 pub mod redis;
 mod reservation;
+mod schema;
 pub mod spool;
 pub mod terms;
 
@@ -22,6 +25,8 @@ use std::time::Duration;
 use crate::ids::{AccountId, DepositId, ReservationId, WithdrawalId};
 use crate::money::Msat;
 
+pub use self::history::{Cursor, Entry, HISTORY_PAGE_MAX, NoCursor, Page, What};
+pub use self::record::{Facts, Record, USAGE_BYTES_MAX, UsageSource, record_usage};
 pub use self::reservation::{Live, Reservation};
 use self::terms::{Limits, Terms, Usage};
 
@@ -43,6 +48,8 @@ pub struct Account {
     pub withdrawals: u64,
     /// Open reservations that this account pays for, its children's included.
     pub open_reservations: u64,
+    /// Entries of its history so far, and so the number of the newest.
+    pub entries: u64,
     pub parent: Option<AccountId>,
     pub terms: Terms,
     pub usage: Usage,
@@ -203,17 +210,6 @@ impl End {
             Self::Settle { record, .. } | Self::Release { record } => record,
         }
     }
-}
-
-/// What a receipt remembers about the request, for history and support. No secret in it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Record {
-    pub request_id: String,
-    pub model: String,
-    pub usage_source: &'static str,
-    pub input_tokens: u64,
-    pub cached_input_tokens: u64,
-    pub output_tokens: u64,
 }
 
 /// How much is to leave an account.
@@ -400,4 +396,14 @@ pub trait Ledger: Clone + Send + Sync + 'static {
         &self,
         account: AccountId,
     ) -> impl Future<Output = Result<Option<Account>, Unavailable>> + Send;
+
+    /// At most `limit` entries of an account's history, and never more than
+    /// [`HISTORY_PAGE_MAX`], from the newest on or from where an earlier page ended. An account
+    /// that does not exist has none.
+    fn history(
+        &self,
+        account: AccountId,
+        before: Option<Cursor>,
+        limit: u32,
+    ) -> impl Future<Output = Result<Page, Unavailable>> + Send;
 }

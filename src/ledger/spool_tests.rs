@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use super::super::embedded::{self, Embedded};
 use super::super::terms::Limits;
 use super::super::{
-    Account, Admission, Admitted, Denied, Deposit, Live, Opening, Receipt, Renewal, Unavailable,
-    Withdrawal, WithdrawalAsk, WithdrawalDenied, reaper,
+    Account, Admission, Admitted, Cursor, Denied, Deposit, Live, Opening, Page, Receipt, Renewal,
+    Unavailable, What, Withdrawal, WithdrawalAsk, WithdrawalDenied, reaper,
 };
 use super::*;
 use crate::clock::Clock;
@@ -132,6 +132,14 @@ impl Ledger for Switch {
     async fn account(&self, account: AccountId) -> Result<Option<Account>, Unavailable> {
         self.through(self.ledger.account(account)).await
     }
+    async fn history(
+        &self,
+        account: AccountId,
+        before: Option<Cursor>,
+        limit: u32,
+    ) -> Result<Page, Unavailable> {
+        self.through(self.ledger.history(account, before, limit)).await
+    }
 }
 
 /// A ledger's database and a spool's directory, and the processes that come and go over them.
@@ -144,7 +152,7 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&dir.path().join("ledger.db"), embedded::SCHEMA).unwrap();
+        let store = embedded::open_store(&dir.path().join("ledger.db")).unwrap();
         Self { dir, store, clock: Clock::manual(UnixMs(1_000_000)) }
     }
 
@@ -200,16 +208,18 @@ fn settle(cost: u64) -> End {
     let record = Record {
         request_id: "req-1".to_owned(),
         model: "m".to_owned(),
-        usage_source: "estimated",
+        usage_source: Some(UsageSource::Estimated),
         input_tokens: 3,
-        cached_input_tokens: 1,
         output_tokens: 2,
+        usage: r#"{"images":1}"#.to_owned(),
+        route: "/images".to_owned(),
     };
     End::Settle { cost: msat(cost), record }
 }
 
 fn released() -> End {
-    End::Release { record: Record::default() }
+    let record = Record { request_id: "req-2".to_owned(), ..Record::default() };
+    End::Release { record }
 }
 
 /// Ends it as the edge does.
@@ -303,16 +313,13 @@ async fn the_next_process_tells_what_the_last_one_could_not() {
     assert_eq!(parts(&ledger).await, [500, 500, 0]);
     drain(&spool).await;
     assert_eq!(parts(&ledger).await, [880, 0, 120]);
-    let recorded = |connection: &Connection| {
-        let sql = "SELECT model, usage_source, input_tokens, output_tokens FROM reservations
-                   WHERE how = 'settled'";
-        let read = |row: &Row<'_>| -> rusqlite::Result<(String, String, u64, u64)> {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
-        };
-        Ok(connection.query_row(sql, [], read)?)
-    };
-    let recorded = bench.store.write(Durability::Process, recorded).await.unwrap();
-    assert_eq!(recorded, ("m".to_owned(), "estimated".to_owned(), 3, 2));
+    let page = ledger.history(alice(), None, 2).await.unwrap();
+    let records = page.entries.into_iter().map(|entry| match entry.what {
+        What::Request { record, .. } => record,
+        what => panic!("{what:?}"),
+    });
+    let told: Vec<Record> = records.rev().collect();
+    assert_eq!(told, [settle(120).into_record(), released().into_record()]);
 
     drop(spool);
     let nothing = bench.spool(&bench.ledger()).await;

@@ -2,8 +2,9 @@
 
 use crate::ids::{AccountId, WithdrawalId};
 use crate::ledger::{
-    Account, Admission, Admitted, Denied, Deposit, End, Ledger, Live, Opening, Receipt, Renewal,
-    Reservation, Unavailable, Unsettled, Withdrawal, WithdrawalAsk, WithdrawalDenied,
+    Account, Admission, Admitted, Cursor, Denied, Deposit, End, Ledger, Live, Opening, Page,
+    Receipt, Renewal, Reservation, Unavailable, Unsettled, Withdrawal, WithdrawalAsk,
+    WithdrawalDenied,
 };
 use crate::money::Msat;
 
@@ -115,5 +116,14 @@ impl<L: Ledger> Ledger for Counted<L> {
 
     async fn account(&self, account: AccountId) -> Result<Option<Account>, Unavailable> {
         self.noted(self.ledger.account(account).await)
+    }
+
+    async fn history(
+        &self,
+        account: AccountId,
+        before: Option<Cursor>,
+        limit: u32,
+    ) -> Result<Page, Unavailable> {
+        self.noted(self.ledger.history(account, before, limit).await)
     }
 }

@@ -6,10 +6,9 @@ use std::time::Duration;
 use super::*;
 use crate::clock::{Clock, UnixMs};
 use crate::ids::{AccountId, DepositId, ReservationId};
-use crate::ledger::embedded::{Embedded, SCHEMA};
+use crate::ledger::embedded::{Embedded, open_store};
 use crate::ledger::terms::Limits;
 use crate::ledger::{Admission, Deposit, Record, Reservation};
-use crate::store::Store;
 
 const RULES: &str = include_str!("../../deploy/prometheus/rules.yml");
 
@@ -22,7 +21,7 @@ fn alice() -> AccountId {
 }
 
 async fn ledger(dir: &tempfile::TempDir, clock: &Clock, metrics: &Metrics) -> Counted<Embedded> {
-    let store = Store::open(&dir.path().join("db"), SCHEMA).unwrap();
+    let store = open_store(&dir.path().join("db")).unwrap();
     let ledger = Counted::new(Embedded::new(store, clock.clone()), metrics.clone());
     let id = DepositId::stored("deposit");
     ledger.deposit(Deposit { id, account: alice(), amount: msat(1000) }).await.unwrap();

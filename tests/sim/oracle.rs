@@ -7,9 +7,9 @@ use nutgate::clock::{Clock, UnixMs};
 use nutgate::ids::{AccountId, DepositId, ReservationId, WithdrawalId};
 use nutgate::ledger::book::{Book, Held};
 use nutgate::ledger::{
-    Account, Admission, Admitted, Denied, Deposit, End, Ledger, Live, Opening, Receipt, Renewal,
-    Reservation, Unavailable, Unsettled, Withdrawal, WithdrawalAsk, WithdrawalDenied,
-    WithdrawalState,
+    Account, Admission, Admitted, Cursor, Denied, Deposit, End, Ledger, Live, Opening, Page,
+    Receipt, Renewal, Reservation, Unavailable, Unsettled, Withdrawal, WithdrawalAsk,
+    WithdrawalDenied, WithdrawalState,
 };
 use nutgate::money::Msat;
 
@@ -141,7 +141,7 @@ impl Ledger for Oracle {
     async fn deposit(&self, deposit: Deposit) -> Result<Account, Unavailable> {
         let mut pages = self.pages();
         let beyond = || Unavailable("more than can be counted".to_owned());
-        let account = pages.book.deposit(deposit.clone()).ok_or_else(beyond)?;
+        let account = pages.book.deposit(deposit.clone(), self.clock.now()).ok_or_else(beyond)?;
         let known = pages.book.account(&deposit.account);
         let payer = known.and_then(|known| known.parent.clone()).unwrap_or(deposit.account);
         pages.accounts.insert(payer.clone());
@@ -191,7 +191,7 @@ impl Ledger for Oracle {
     ) -> Result<Result<Withdrawal, WithdrawalDenied>, Unavailable> {
         let mut pages = self.pages();
         pages.withdrawals.insert(ask.id.clone());
-        Ok(pages.book.withdraw_begin(&ask))
+        Ok(pages.book.withdraw_begin(&ask, self.clock.now()))
     }
 
     async fn withdraw_commit(&self, _: AccountId, id: WithdrawalId) -> Result<(), Unavailable> {
@@ -220,5 +220,14 @@ impl Ledger for Oracle {
 
     async fn account(&self, account: AccountId) -> Result<Option<Account>, Unavailable> {
         Ok(self.knows(&account))
+    }
+
+    async fn history(
+        &self,
+        account: AccountId,
+        before: Option<Cursor>,
+        limit: u32,
+    ) -> Result<Page, Unavailable> {
+        Ok(self.pages().book.history(&account, before, limit))
     }
 }

@@ -28,6 +28,11 @@ impl Shard {
         format!("ng:{{{}}}:{rest}", self.tag)
     }
 
+    /// What the keys of this shard begin with, for scripts that make up the rest.
+    pub(super) fn prefix(&self) -> String {
+        self.key("")
+    }
+
     pub(super) fn accounts(&self) -> String {
         self.key("a:")
     }
@@ -50,6 +55,10 @@ impl Shard {
 
     pub(super) fn withdrawals(&self, id: &AccountId) -> String {
         self.key(&format!("w:{id}"))
+    }
+
+    pub(super) fn history(&self, id: &AccountId) -> String {
+        self.key(&format!("h:{id}"))
     }
 
     pub(super) fn begun(&self) -> String {

@@ -259,7 +259,7 @@ async fn a_server_that_loads_its_data_is_asked_again_until_it_has() {
 /// The server says which of its disks have it: its own, and how many replicas'.
 #[tokio::test]
 async fn a_deposit_is_acknowledged_when_the_server_says_that_it_is_on_its_disk() {
-    const ACCOUNT: &str = "*26\r\n:5\r\n:5\r\n:0\r\n:0\r\n:0\r\n:0\r\n:0\r\n:0\r\n:0\r\n$-1\r\n\
+    const ACCOUNT: &str = "*27\r\n:5\r\n:5\r\n:0\r\n:0\r\n:0\r\n:0\r\n:0\r\n:0\r\n:0\r\n:0\r\n$-1\r\n\
         $-1\r\n$-1\r\n$-1\r\n$-1\r\n$-1\r\n$-1\r\n:0\r\n:0\r\n:0\r\n:0\r\n:0\r\n:0\r\n:0\r\n:0\r\n\
         :0\r\n:0\r\n";
     let answers = |command: &str, before| match (command, before) {
