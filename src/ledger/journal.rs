@@ -468,3 +468,7 @@ UNION ALL SELECT key_nth, written_ms, 'request', id, amount, spent, shortfall, h
     route, model, usage_source, input_tokens, output_tokens, usage
     FROM reservations WHERE key = ?1 AND key_nth > 0 AND key_nth < ?2
 ORDER BY nth DESC LIMIT ?3";
+
+#[cfg(test)]
+#[path = "journal_tests.rs"]
+mod tests;

@@ -30,9 +30,9 @@ fn has_column(connection: &Connection, table: &str, column: &str) -> Result<bool
 /// A column that only tables of the first version have.
 const OF_THE_FIRST: &str = "cached_input_tokens";
 
-/// Safe to run on every start. What a later version added stands at a table's end, where
-/// [`prepare`] puts it in a table of an earlier one. The checks repeat the book's rules, so that a bug of ours fails
-/// a commit instead of writing a wrong balance.
+/// Safe to run on every start. What a later version added stands at a table's end, which is
+/// where it comes to stand in a table of an earlier one. The checks repeat the book's rules, so
+/// that a bug of ours fails a commit instead of writing a wrong balance.
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS accounts (
     id TEXT PRIMARY KEY,
@@ -111,7 +111,8 @@ CREATE TABLE IF NOT EXISTS withdrawals (
     written_ms INTEGER NOT NULL,
     nth INTEGER NOT NULL DEFAULT 0
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS withdrawals_of ON withdrawals (account, nth) WHERE state <> 'reverted';
+CREATE INDEX IF NOT EXISTS withdrawals_of ON withdrawals (account, nth)
+    WHERE state <> 'reverted';
 CREATE INDEX IF NOT EXISTS withdrawals_begun ON withdrawals (written_ms) WHERE state = 'begun';
 ";
 

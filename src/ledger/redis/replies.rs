@@ -188,8 +188,8 @@ pub(super) fn lines_of(record: &Record) -> String {
     [&record.request_id, &record.route, source, &record.usage, &record.model].join("\n")
 }
 
-/// An entry of a history as the scripts write it: what it is, its id, when, and its amounts;
-/// behind that the lines of a record.
+/// An entry of a history as the scripts write it: what it is, its id, when, and its amounts, none
+/// of which has a space; behind that the lines of a record.
 pub(super) fn entry(text: &str) -> Read<Entry> {
     let (head, lines) = text.split_once('\n').unwrap_or((text, ""));
     let mut parts = head.split(' ');
