@@ -16,7 +16,7 @@ use crate::ledger::embedded::{self, Embedded};
 use crate::ledger::redis::Redis;
 use crate::ledger::spool::Spool;
 use crate::ledger::{Ledger, audit, reaper, redis};
-use crate::store::{Db, Store};
+use crate::store::Db;
 use crate::telemetry::{Counted, Finding, Metrics, audit_every};
 use crate::till::Till;
 use crate::upstream::Upstreams;
@@ -58,7 +58,7 @@ struct Parts {
 impl Parts {
     fn one_machine(self) -> Result<(), String> {
         let till = block_on(async {
-            let store = Store::open(&database(&self.config), embedded::SCHEMA);
+            let store = embedded::open_store(&database(&self.config));
             let store = store.map_err(|error| error.0)?;
             let ledger = Embedded::new(store.clone(), Clock::System);
             let expired = ledger.expire_all().await.map_err(|error| error.to_string())?;

@@ -10,8 +10,7 @@ use super::context::{Ctx, Stage};
 use super::rolling::Holding;
 use crate::crash::{self, Step};
 use crate::ids::AccountId;
-use crate::ledger::spool::End;
-use crate::ledger::{Ledger, Receipt, Record, Unsettled};
+use crate::ledger::{End, Facts, Ledger, Receipt, Record, Unsettled, record_usage};
 use crate::money::Msat;
 use crate::till::{CashuToken, RefundAsk};
 
@@ -38,21 +37,34 @@ impl<L: Ledger> Edge<L> {
             log::error!("request {}: its reservation is lost to the reaper", ctx.request_id);
             return Closed { receipt: None, change_for };
         };
+        let order = &*ticket.order;
+        let demand = &order.peeked.demand;
+        let unused = || Record {
+            request_id: ctx.request_id.clone(),
+            route: order.route.upstream_path().to_owned(),
+            model: order.offer.model.id.clone(),
+            ..Record::default()
+        };
+        let facts = Facts {
+            btc_usd_cents: order.offer.btc_usd_cents,
+            image_size: demand.image_size.as_deref(),
+            image_quality: demand.image_quality.as_deref(),
+            upstream: ctx.candidate.as_ref().map(|upstream| upstream.name.as_str()),
+        };
         let end = || match &verdict {
-            None => End::Release,
+            None => End::Release { record: unused() },
             Some(verdict) => End::Settle {
                 cost: verdict.cost.total,
                 record: Record {
-                    request_id: ctx.request_id.clone(),
-                    model: ticket.offer.model.id.clone(),
-                    usage_source: verdict.source.name(),
-                    input_tokens: verdict.tokens.input,
-                    cached_input_tokens: verdict.tokens.cached_input,
-                    output_tokens: verdict.tokens.output,
+                    usage_source: Some(verdict.source),
+                    input_tokens: verdict.counts.input,
+                    output_tokens: verdict.counts.output,
+                    usage: record_usage(&verdict.counts, &facts),
+                    ..unused()
                 },
             },
         };
-        let receipt = match end().tell(self.till.ledger(), reservation).await {
+        let receipt = match self.till.ledger().end(reservation, end()).await {
             Ok(receipt) => Some(receipt),
             Err(Unsettled::NoAnswer { reservation, why }) => {
                 log::error!("request {}: no receipt: {why}", ctx.request_id);

@@ -1,11 +1,12 @@
 //! What a request is charged for, and how far the figure can be trusted: the one place where a
 //! missing or broken usage becomes a cost.
 
-use lua_free_filters::{Counts, Peeked, Usage};
+use lua_free_filters::{Counts, Delivered, Peeked, Usage};
 
 use super::context::Ticket;
 use super::order::Order;
 use crate::config::MissingUsage;
+use crate::ledger::UsageSource;
 use crate::pricing::{self, Cost};
 
 /// What a request is charged for.
@@ -14,31 +15,6 @@ pub(super) struct Verdict {
     pub(super) counts: Counts,
     pub(super) source: UsageSource,
     pub(super) cost: Cost,
-}
-
-/// How much the usage can be trusted (`usage_source` in receipt, log and metrics).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum UsageSource {
-    /// The upstream counted.
-    Upstream,
-    /// The price is by what the request itself says, and that was delivered.
-    Counted,
-    /// The upstream did not say, and the model's policy is this.
-    Estimated,
-    Floor,
-    Ceiling,
-}
-
-impl UsageSource {
-    pub(super) const fn name(self) -> &'static str {
-        match self {
-            Self::Upstream => "upstream",
-            Self::Counted => "counted",
-            Self::Estimated => "estimated",
-            Self::Floor => "floor",
-            Self::Ceiling => "ceiling",
-        }
-    }
 }
 
 impl Ticket {

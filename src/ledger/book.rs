@@ -12,11 +12,36 @@ use std::time::Duration;
 use super::terms::{Limits, REQUESTS_WINDOW, TOKENS_WINDOW, Usage};
 use super::{
     Account, Admission, Amount, CONCURRENT_RETRY, Denied, Deposit, Ended, Limit, Limited, Opening,
-    Receipt, Record, Renewal, Withdrawal, WithdrawalAsk, WithdrawalDenied, WithdrawalState,
+    Receipt, Record, Renewal, UsageSource, Withdrawal, WithdrawalAsk, WithdrawalDenied,
+    WithdrawalState,
 };
 use crate::clock::UnixMs;
 use crate::ids::{AccountId, DepositId, ReservationId, WithdrawalId};
 use crate::money::Msat;
+
+/// Where an entry stands in a history, and since when.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    pub nth: u64,
+    pub at: UnixMs,
+}
+
+/// What stands in the history of an account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placed<T> {
+    pub what: T,
+    pub place: Place,
+}
+
+/// How a reservation ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ending {
+    pub receipt: Receipt,
+    pub record: Record,
+    pub place: Place,
+    /// Its number in the history of a child; 0 where the key pays for itself.
+    pub key_nth: u64,
+}
 
 /// A reservation as the book holds it, open until `end` says how it ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,8 +54,7 @@ pub struct Held {
     pub tokens: u64,
     pub deadline: UnixMs,
     pub accrued: Msat,
-    pub end: Option<Receipt>,
-    pub record: Record,
+    pub end: Option<Ending>,
 }
 
 /// Every account and everything that moved between them, or the part of it that is loaded.
@@ -38,8 +62,8 @@ pub struct Held {
 pub struct Book {
     pub(super) accounts: HashMap<AccountId, Account>,
     pub(super) reservations: HashMap<ReservationId, Held>,
-    pub(super) deposits: HashMap<DepositId, Deposit>,
-    pub(super) withdrawals: HashMap<WithdrawalId, Withdrawal>,
+    pub(super) deposits: HashMap<DepositId, Placed<Deposit>>,
+    pub(super) withdrawals: HashMap<WithdrawalId, Placed<Withdrawal>>,
     touched: Touched,
 }
 
@@ -62,7 +86,7 @@ impl Book {
     }
 
     pub fn withdrawal(&self, id: &WithdrawalId) -> Option<&Withdrawal> {
-        self.withdrawals.get(id)
+        self.withdrawals.get(id).map(|placed| &placed.what)
     }
 
     /// Opens a key under terms. One that exists stays as it is. `None`: the parent does not
@@ -85,17 +109,19 @@ impl Book {
 
     /// Adds value to an account, or to the parent of a child, opening it if it is new. `None`
     /// when it would hold more than can be counted.
-    pub fn deposit(&mut self, deposit: Deposit) -> Option<Account> {
+    pub fn deposit(&mut self, deposit: Deposit, now: UnixMs) -> Option<Account> {
         if let Some(known) = self.deposits.get(&deposit.id) {
-            return self.accounts.get(&known.account).cloned();
+            return self.accounts.get(&known.what.account).cloned();
         }
         let payer = self.payer(&deposit.account).unwrap_or_else(|| deposit.account.clone());
         let mut account = self.accounts.get(&payer).cloned().unwrap_or_default();
         account.deposited = account.deposited.checked_add(deposit.amount)?;
         account.available = account.available.checked_add(deposit.amount)?;
+        let place = next_place(&mut account, now);
         self.touched.deposits.insert(deposit.id.clone());
         self.put(&payer, account.clone());
-        self.deposits.insert(deposit.id.clone(), Deposit { account: payer, ..deposit });
+        let what = Deposit { account: payer, ..deposit };
+        self.deposits.insert(what.id.clone(), Placed { what, place });
         Some(account)
     }
 
@@ -138,7 +164,6 @@ impl Book {
             deadline: now.plus(ask.lifetime),
             accrued: Msat::ZERO,
             end: None,
-            record: Record::default(),
         };
         self.reservations.insert(ask.reservation.clone(), held);
         self.touched.reservations.insert(ask.reservation.clone());
@@ -192,8 +217,8 @@ impl Book {
         now: UnixMs,
     ) -> Option<Receipt> {
         let held = self.reservations.get_mut(id)?;
-        if let Some(receipt) = held.end {
-            return Some(receipt);
+        if let Some(ending) = &held.end {
+            return Some(ending.receipt);
         }
         let mut account = self.accounts.get(&held.account)?.clone();
         let from_reserve = cost.min(held.amount);
@@ -208,22 +233,28 @@ impl Book {
         account.shortfall = account.shortfall.saturating_add(shortfall);
         account.open_reservations = account.open_reservations.saturating_sub(1);
         let receipt = Receipt { spent, returned, shortfall, available: account.available, how };
-        held.end = Some(receipt);
-        held.record = record;
+        let place = next_place(&mut account, now);
+        let used = record.input_tokens.saturating_add(record.output_tokens);
         let held = held.clone();
-        self.touched.reservations.insert(id.clone());
+        let mut key_nth = 0;
         self.put(&held.account, account);
         self.on(&held.key, |key| {
+            if held.key != held.account {
+                key_nth = next_place(key, now).nth;
+            }
             key.usage.open = key.usage.open.saturating_sub(1);
             key.usage.held = key.usage.held.saturating_sub(held.amount);
             key.usage.tokens_held = key.usage.tokens_held.saturating_sub(held.tokens);
             key.usage.spent = key.usage.spent.saturating_add(spent);
-            let used = held.record.input_tokens.saturating_add(held.record.output_tokens);
             key.usage.tokens = key.usage.tokens.at(now, TOKENS_WINDOW).plus(used);
             if how == Ended::Settled {
                 key.requests = key.requests.saturating_add(1);
             }
         });
+        if let Some(held) = self.reservations.get_mut(id) {
+            held.end = Some(Ending { receipt, record, place, key_nth });
+            self.touched.reservations.insert(id.clone());
+        }
         Some(receipt)
     }
 
@@ -233,13 +264,17 @@ impl Book {
         if held.end.is_some() || held.deadline > due {
             return None;
         }
-        let record = Record { usage_source: "floor", ..Record::default() };
+        let record = Record { usage_source: Some(UsageSource::Floor), ..Record::default() };
         self.end(id, Ended::Expired, held.accrued, record, now)
     }
 
     /// Books value out of an account. A repeated id answers the withdrawal it named first.
-    pub fn withdraw_begin(&mut self, ask: &WithdrawalAsk) -> Result<Withdrawal, WithdrawalDenied> {
-        if let Some(known) = self.withdrawals.get(&ask.id)
+    pub fn withdraw_begin(
+        &mut self,
+        ask: &WithdrawalAsk,
+        now: UnixMs,
+    ) -> Result<Withdrawal, WithdrawalDenied> {
+        if let Some(known) = self.withdrawal(&ask.id)
             && known.state != WithdrawalState::Reverted
         {
             return Ok(known.clone());
@@ -265,6 +300,7 @@ impl Book {
         account.available = available.checked_sub(amount).ok_or(insufficient)?;
         account.refunded = account.refunded.checked_add(amount).ok_or(insufficient)?;
         account.withdrawals = account.withdrawals.saturating_add(1);
+        let place = next_place(&mut account, now);
         let withdrawal = Withdrawal {
             id: ask.id.clone(),
             account: ask.account.clone(),
@@ -273,14 +309,15 @@ impl Book {
             unit: ask.unit.clone(),
             state: WithdrawalState::Begun,
         };
-        self.withdrawals.insert(ask.id.clone(), withdrawal.clone());
+        let what = withdrawal.clone();
+        self.withdrawals.insert(ask.id.clone(), Placed { what, place });
         self.touched.withdrawals.insert(ask.id.clone());
         self.put(&ask.account, account);
         Ok(withdrawal)
     }
 
     pub fn withdraw_commit(&mut self, id: &WithdrawalId) {
-        if let Some(withdrawal) = self.withdrawals.get_mut(id)
+        if let Some(Placed { what: withdrawal, .. }) = self.withdrawals.get_mut(id)
             && withdrawal.state == WithdrawalState::Begun
         {
             withdrawal.state = WithdrawalState::Committed;
@@ -290,7 +327,7 @@ impl Book {
 
     /// Puts a begun withdrawal back, whole. A committed one stays: its value has left.
     pub fn withdraw_revert(&mut self, id: &WithdrawalId) -> Option<()> {
-        let withdrawal = self.withdrawals.get_mut(id)?;
+        let Placed { what: withdrawal, .. } = self.withdrawals.get_mut(id)?;
         if withdrawal.state != WithdrawalState::Begun {
             return None;
         }
@@ -378,6 +415,12 @@ impl Book {
         self.touched.accounts.insert(id.clone());
         self.accounts.insert(id.clone(), account);
     }
+}
+
+/// The next place in the history of an account.
+fn next_place(account: &mut Account, now: UnixMs) -> Place {
+    account.entries = account.entries.saturating_add(1);
+    Place { nth: account.entries, at: now }
 }
 
 /// A sum over open reservations.

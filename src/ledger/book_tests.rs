@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::ledger::terms::{Cap, Reset, Terms};
+use crate::ledger::{Entry, What};
 
 fn msat(amount: u64) -> Msat {
     Msat::new(amount).unwrap()
@@ -15,7 +16,7 @@ fn alice() -> AccountId {
 
 fn deposit(book: &mut Book, id: &str, amount: u64) {
     let deposit = Deposit { id: DepositId::stored(id), account: alice(), amount: msat(amount) };
-    book.deposit(deposit).unwrap();
+    book.deposit(deposit, NOW).unwrap();
 }
 
 const NOW: UnixMs = UnixMs(0);
@@ -142,14 +143,14 @@ fn everything_is_refunded_in_whole_units_and_only_when_no_request_is_open() {
     deposit(&mut book, "d1", 5_700);
     admit(&mut book, "r1", 1_000).unwrap();
     let denied = WithdrawalDenied::RequestsInProgress { open: 1 };
-    assert_eq!(book.withdraw_begin(&everything("w1", 1_000)), Err(denied));
+    assert_eq!(book.withdraw_begin(&everything("w1", 1_000), NOW), Err(denied));
     settle(&mut book, "r1", 100);
-    let first = book.withdraw_begin(&everything("w1", 1_000)).unwrap();
+    let first = book.withdraw_begin(&everything("w1", 1_000), NOW).unwrap();
     assert_eq!(first.amount, msat(5_000));
-    assert_eq!(book.withdraw_begin(&everything("w1", 1_000)), Ok(first));
+    assert_eq!(book.withdraw_begin(&everything("w1", 1_000), NOW), Ok(first));
     check(&book, [600, 0, 100, 5_000, 0]);
     let small = WithdrawalDenied::TooSmall { available: msat(600) };
-    assert_eq!(book.withdraw_begin(&everything("w2", 1_000)), Err(small));
+    assert_eq!(book.withdraw_begin(&everything("w2", 1_000), NOW), Err(small));
 }
 
 #[test]
@@ -157,10 +158,10 @@ fn a_withdrawal_can_be_undone_until_it_is_committed() {
     let mut book = Book::default();
     deposit(&mut book, "d1", 5_000);
     let id = WithdrawalId::stored("w1");
-    book.withdraw_begin(&everything("w1", 1_000)).unwrap();
+    book.withdraw_begin(&everything("w1", 1_000), NOW).unwrap();
     book.withdraw_revert(&id).unwrap();
     check(&book, [5_000, 0, 0, 0, 0]);
-    book.withdraw_begin(&everything("w1", 1_000)).unwrap();
+    book.withdraw_begin(&everything("w1", 1_000), NOW).unwrap();
     book.withdraw_commit(&id);
     assert_eq!(book.withdraw_revert(&id), None);
     check(&book, [0, 0, 0, 5_000, 0]);
@@ -190,9 +191,9 @@ fn a_child_spends_its_parents_money_and_has_none_of_its_own() {
     assert_eq!((child.usage.spent, child.requests), (msat(100), 1));
     assert_eq!((child.available, child.spent), (Msat::ZERO, Msat::ZERO));
     let to_bob = Deposit { id: DepositId::stored("d2"), account: bob(), amount: msat(50) };
-    assert_eq!(book.deposit(to_bob).unwrap().available, msat(950), "it reaches the parent");
+    assert_eq!(book.deposit(to_bob, NOW).unwrap().available, msat(950), "it reaches the parent");
     let from_bob = WithdrawalAsk { account: bob(), ..everything("w1", 1) };
-    assert_eq!(book.withdraw_begin(&from_bob), Err(WithdrawalDenied::Child));
+    assert_eq!(book.withdraw_begin(&from_bob, NOW), Err(WithdrawalDenied::Child));
 }
 
 #[test]
@@ -274,6 +275,36 @@ fn an_extension_never_eats_another_reservation_and_a_repeated_one_changes_nothin
     check(&book, [50, 200, 250, 0, 0]);
 }
 
+#[test]
+fn a_parent_sees_what_its_children_asked_and_a_child_only_its_own() {
+    let mut book = family(Terms::default());
+    for (key, id, at) in [(alice(), "r1", 5), (bob(), "r2", 3), (bob(), "r3", 4)] {
+        book.admit(&ask(&key, id, 10), UnixMs(1)).unwrap();
+        let how = if id == "r3" { Ended::Released } else { Ended::Settled };
+        let cost = if id == "r3" { Msat::ZERO } else { msat(4) };
+        let id = ReservationId::stored(id);
+        book.end(&id, how, cost, Record::default(), UnixMs(at)).unwrap();
+    }
+    let begun = book.withdraw_begin(&everything("w1", 1), UnixMs(6)).unwrap();
+    let names = |book: &Book, of| -> Vec<String> {
+        let name = |entry: Entry| match entry.what {
+            What::Deposit { id, .. } => format!("{id} at {}", entry.at.0),
+            What::Withdrawal { id, .. } => format!("{id} at {}", entry.at.0),
+            What::Request { id, spent, .. } => format!("{id} for {spent} at {}", entry.at.0),
+        };
+        book.history(&of, None, 100).entries.into_iter().map(name).collect()
+    };
+    let requests = ["r3 for 0 msat at 4", "r2 for 4 msat at 3"];
+    assert_eq!(names(&book, bob()), requests, "in the order in which they ended");
+    let alices = |first: &[&'static str]| [first, &requests, &["r1 for 4 msat at 5"]].concat();
+    assert_eq!(names(&book, alice())[..4], alices(&["w1 at 6"]));
+    book.withdraw_revert(&begun.id);
+    assert_eq!(names(&book, alice())[..3], alices(&[]), "what was put back never left");
+    book.withdraw_begin(&everything("w1", 1), UnixMs(7)).unwrap();
+    assert_eq!(names(&book, alice())[..4], alices(&["w1 at 7"]));
+    assert_eq!(names(&book, AccountId::stored("nobody")), [String::new(); 0]);
+}
+
 #[derive(Clone, Debug)]
 enum Command {
     Deposit(u8, u64),
@@ -327,7 +358,7 @@ fn run(book: &mut Book, command: &Command) {
             if let Some(amount) = amount {
                 ask.amount = Amount::Exactly(msat(*amount));
             }
-            drop(book.withdraw_begin(&ask));
+            drop(book.withdraw_begin(&ask, NOW));
         }
         Command::Commit(id) => book.withdraw_commit(&withdrawal(id)),
         Command::Revert(id) => drop(book.withdraw_revert(&withdrawal(id))),
@@ -341,10 +372,37 @@ proptest! {
         for command in &commands {
             run(&mut book, command);
             prop_assert_eq!(book.check_invariants(), Ok(()), "after {:?}", command);
-            let deposited: u64 = book.deposits.values().map(|deposit| deposit.amount.get()).sum();
+            let amounts = book.deposits.values().map(|deposit| deposit.what.amount.get());
+            let deposited: u64 = amounts.sum();
             let account = book.account(&alice()).cloned().unwrap_or_default();
             prop_assert_eq!(account.deposited.get(), deposited);
         }
+    }
+
+    #[test]
+    fn paging_meets_every_entry_that_was_there_once_whatever_is_written_meanwhile(
+        before in proptest::collection::vec(command(), 1..80),
+        between in proptest::collection::vec(command(), 1..40),
+        limit in 1..5u32,
+    ) {
+        let mut book = Book::default();
+        before.iter().for_each(|command| run(&mut book, command));
+        let there = book.history(&alice(), None, 100).entries;
+        let (mut met, mut between) = (Vec::new(), between.iter());
+        let mut page = book.history(&alice(), None, limit);
+        while let Some(next) = page.next {
+            prop_assert_eq!(page.entries.len(), usize::try_from(limit).unwrap());
+            met.append(&mut page.entries);
+            between.by_ref().take(3).for_each(|command| run(&mut book, command));
+            page = book.history(&alice(), Some(next), limit);
+        }
+        met.append(&mut page.entries);
+        // What was put back meanwhile need not be met.
+        let stays = |entry: &&Entry| !matches!(entry.what, What::Withdrawal { .. });
+        let there: Vec<&Entry> = there.iter().filter(stays).collect();
+        prop_assert_eq!(met.iter().filter(stays).collect::<Vec<_>>(), there);
+        let names: HashSet<String> = met.iter().map(|entry| format!("{:?}", entry.what)).collect();
+        prop_assert_eq!(names.len(), met.len());
     }
 
     #[test]

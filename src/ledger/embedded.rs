@@ -5,23 +5,32 @@
 //! and withdrawals are forced to disk; reservations and their ends survive the death of the
 //! process, and are forced with the next deposit.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rusqlite::Connection;
 
 use super::book::Book;
-use super::journal;
 use super::{
-    Account, Admission, Admitted, Denied, Deposit, Ended, Ledger, Live, Opening, Receipt, Record,
-    Renewal, Reservation, Unavailable, Unsettled, Withdrawal, WithdrawalAsk, WithdrawalDenied,
+    Account, Admission, Admitted, Cursor, Denied, Deposit, End, Ledger, Live, Opening, Page,
+    Receipt, Renewal, Reservation, Unavailable, Unsettled, Withdrawal, WithdrawalAsk,
+    WithdrawalDenied,
 };
+use super::{journal, schema};
 use crate::clock::{Clock, UnixMs};
 use crate::ids::{AccountId, WithdrawalId};
 use crate::money::Msat;
 use crate::store::{Durability, Store, StoreError};
 
-pub use super::journal::SCHEMA;
+/// Opens or creates the database that an [`Embedded`] stands on; one of an earlier version is
+/// brought to this one's form first.
+///
+/// # Errors
+/// It cannot be opened, or another process has it.
+pub fn open_store(path: &Path) -> Result<Store, StoreError> {
+    Store::prepared(path, schema::prepare)
+}
 
 /// The embedded backend; cheap to clone. One process owns its database.
 #[derive(Clone, Debug)]
@@ -40,7 +49,7 @@ struct Pages {
 }
 
 impl Embedded {
-    /// `store` must have been opened with [`SCHEMA`].
+    /// `store` must come from [`open_store`].
     pub fn new(store: Store, clock: Clock) -> Self {
         Self { store, clock, pages: Arc::default(), live: Live::default() }
     }
@@ -81,29 +90,6 @@ impl Embedded {
             .await
             .map_err(|_| Unavailable("no answer in time".to_owned()))?
             .map_err(unavailable)
-    }
-
-    async fn end(
-        &self,
-        reservation: Reservation,
-        how: Ended,
-        cost: Msat,
-        record: Record,
-    ) -> Result<Receipt, Unsettled> {
-        let id = reservation.id.clone();
-        let ended = self
-            .apply(Durability::Process, move |connection, book, now| {
-                journal::load_reservation(connection, book, &id)?;
-                Ok(book.end(&id, how, cost, record, now))
-            })
-            .await;
-        match ended {
-            Ok(receipt) => {
-                reservation.ended();
-                receipt.ok_or(Unsettled::Forgotten)
-            }
-            Err(why) => Err(Unsettled::NoAnswer { reservation, why }),
-        }
     }
 
     async fn expire_due(&self, due: UnixMs) -> Result<Vec<Receipt>, Unavailable> {
@@ -164,10 +150,11 @@ impl Ledger for Embedded {
     }
 
     async fn deposit(&self, deposit: Deposit) -> Result<Account, Unavailable> {
-        self.apply(Durability::Disk, move |connection, book, _| {
+        self.apply(Durability::Disk, move |connection, book, now| {
             journal::load_deposit(connection, book, &deposit.id)?;
             journal::load_account(connection, book, &deposit.account)?;
-            book.deposit(deposit).ok_or_else(|| StoreError("more than can be counted".to_owned()))
+            book.deposit(deposit, now)
+                .ok_or_else(|| StoreError("more than can be counted".to_owned()))
         })
         .await
     }
@@ -224,17 +211,22 @@ impl Ledger for Embedded {
         .await
     }
 
-    async fn settle(
-        &self,
-        reservation: Reservation,
-        cost: Msat,
-        record: Record,
-    ) -> Result<Receipt, Unsettled> {
-        self.end(reservation, Ended::Settled, cost, record).await
-    }
-
-    async fn release(&self, reservation: Reservation) -> Result<Receipt, Unsettled> {
-        self.end(reservation, Ended::Released, Msat::ZERO, Record::default()).await
+    async fn end(&self, reservation: Reservation, end: End) -> Result<Receipt, Unsettled> {
+        let id = reservation.id.clone();
+        let (how, cost, record) = (end.how(), end.cost(), end.into_record());
+        let ended = self
+            .apply(Durability::Process, move |connection, book, now| {
+                journal::load_reservation(connection, book, &id)?;
+                Ok(book.end(&id, how, cost, record, now))
+            })
+            .await;
+        match ended {
+            Ok(receipt) => {
+                reservation.ended();
+                receipt.ok_or(Unsettled::Forgotten)
+            }
+            Err(why) => Err(Unsettled::NoAnswer { reservation, why }),
+        }
     }
 
     async fn expire(&self) -> Result<Vec<Receipt>, Unavailable> {
@@ -245,10 +237,10 @@ impl Ledger for Embedded {
         &self,
         ask: WithdrawalAsk,
     ) -> Result<Result<Withdrawal, WithdrawalDenied>, Unavailable> {
-        self.apply(Durability::Disk, move |connection, book, _| {
+        self.apply(Durability::Disk, move |connection, book, now| {
             journal::load_withdrawal(connection, book, &ask.id)?;
             journal::load_account(connection, book, &ask.account)?;
-            Ok(book.withdraw_begin(&ask))
+            Ok(book.withdraw_begin(&ask, now))
         })
         .await
     }
@@ -292,6 +284,18 @@ impl Ledger for Embedded {
         self.apply(Durability::Process, move |connection, book, _| {
             journal::load_account(connection, book, &account)?;
             Ok(book.account(&account).cloned())
+        })
+        .await
+    }
+
+    async fn history(
+        &self,
+        account: AccountId,
+        before: Option<Cursor>,
+        limit: u32,
+    ) -> Result<Page, Unavailable> {
+        self.apply(Durability::Process, move |connection, _, _| {
+            journal::history(connection, &account, before, limit)
         })
         .await
     }

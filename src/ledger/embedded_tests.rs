@@ -3,8 +3,8 @@
 
 use super::*;
 use crate::ids::{DepositId, ReservationId};
-use crate::ledger::reaper;
 use crate::ledger::terms::Limits;
+use crate::ledger::{Record, UsageSource, What, reaper};
 
 fn msat(amount: u64) -> Msat {
     Msat::new(amount).unwrap()
@@ -21,7 +21,7 @@ fn open(dir: &tempfile::TempDir) -> Embedded {
 fn open_at(dir: &tempfile::TempDir, clock: &Clock) -> Embedded {
     loop {
         // The store of a ledger just dropped lets go of its lock a moment later.
-        match Store::open(&dir.path().join("ledger.db"), SCHEMA) {
+        match open_store(&dir.path().join("ledger.db")) {
             Ok(store) => return Embedded::new(store, clock.clone()),
             Err(_) => std::thread::yield_now(),
         }
@@ -114,4 +114,35 @@ async fn fifty_parallel_admissions_on_a_balance_for_ten_reserve_ten() {
     let admitted: Vec<_> = tasks.join_all().await.into_iter().filter_map(Result::ok).collect();
     assert_eq!(admitted.len(), 10);
     assert_eq!(parts(&ledger, 1).await, [99, 1_000, 0, 0]);
+}
+
+#[tokio::test]
+async fn a_history_goes_on_where_it_was_when_the_process_died() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(&dir);
+    fund(&ledger, 1, 1_000).await;
+    let settled = admit(&ledger, 1, 300).await;
+    let record = Record { model: "m".to_owned(), usage: "{}".to_owned(), ..Record::default() };
+    ledger.settle(settled, msat(120), record.clone()).await.unwrap();
+    forget(admit(&ledger, 1, 200).await);
+    let before = ledger.history(account(1), None, 1).await.unwrap();
+    drop(ledger);
+
+    let ledger = open(&dir);
+    assert_eq!(ledger.history(account(1), None, 1).await.unwrap(), before);
+    ledger.expire_all().await.unwrap();
+    fund(&ledger, 1, 7).await;
+    let page = ledger.history(account(1), None, 10).await.unwrap();
+    let told = page.entries.into_iter().map(|entry| match entry.what {
+        What::Deposit { amount, .. } | What::Withdrawal { amount, .. } => (amount, None),
+        What::Request { spent, record, .. } => (spent, Some(record)),
+    });
+    let floor = Record { usage_source: Some(UsageSource::Floor), ..Record::default() };
+    let expect = [
+        (msat(7), None),
+        (Msat::ZERO, Some(floor)),
+        (msat(120), Some(record)),
+        (msat(1_000), None),
+    ];
+    assert_eq!(told.collect::<Vec<_>>(), expect);
 }

@@ -2,87 +2,16 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::book::{Book, Held, Touched};
+use super::book::{Book, Ending, Held, Place, Placed, Touched};
 use super::terms::{Cap, Reset, Terms, Usage, Window};
-use super::{Account, Deposit, Ended, Receipt, Record, Withdrawal, WithdrawalState};
+use super::{
+    Account, Cursor, Deposit, Ended, Entry, Page, Receipt, Record, UsageSource, What, Withdrawal,
+    WithdrawalState,
+};
 use crate::clock::UnixMs;
 use crate::ids::{AccountId, DepositId, ReservationId, WithdrawalId};
 use crate::money::Msat;
 use crate::store::StoreError;
-
-/// Safe to run on every start. The checks repeat the book's rules, so that a bug of ours fails
-/// a commit instead of writing a wrong balance.
-pub const SCHEMA: &str = "
-CREATE TABLE IF NOT EXISTS accounts (
-    id TEXT PRIMARY KEY,
-    deposited INTEGER NOT NULL,
-    available INTEGER NOT NULL CHECK (available >= 0),
-    reserved INTEGER NOT NULL CHECK (reserved >= 0),
-    spent INTEGER NOT NULL CHECK (spent >= 0),
-    refunded INTEGER NOT NULL CHECK (refunded >= 0),
-    shortfall INTEGER NOT NULL CHECK (shortfall >= 0),
-    requests INTEGER NOT NULL,
-    withdrawals INTEGER NOT NULL,
-    open_reservations INTEGER NOT NULL,
-    parent TEXT,
-    expires_ms INTEGER,
-    cap INTEGER,
-    cap_reset TEXT,
-    requests_per_minute INTEGER,
-    tokens_per_hour INTEGER,
-    concurrent INTEGER,
-    key_open INTEGER NOT NULL CHECK (key_open >= 0),
-    key_held INTEGER NOT NULL CHECK (key_held >= 0),
-    key_tokens_held INTEGER NOT NULL CHECK (key_tokens_held >= 0),
-    key_spent INTEGER NOT NULL CHECK (key_spent >= 0),
-    key_spent_before INTEGER NOT NULL,
-    period INTEGER NOT NULL,
-    requests_start_ms INTEGER NOT NULL,
-    requests_count INTEGER NOT NULL,
-    tokens_start_ms INTEGER NOT NULL,
-    tokens_count INTEGER NOT NULL,
-    CHECK (deposited = available + reserved + spent + refunded)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS reservations (
-    id TEXT PRIMARY KEY,
-    account TEXT NOT NULL,
-    key TEXT NOT NULL,
-    amount INTEGER NOT NULL CHECK (amount >= 0),
-    tokens INTEGER NOT NULL,
-    deadline_ms INTEGER NOT NULL,
-    accrued INTEGER NOT NULL CHECK (accrued >= 0),
-    how TEXT CHECK (how IN ('settled', 'released', 'expired')),
-    spent INTEGER NOT NULL DEFAULT 0 CHECK (spent >= 0),
-    returned INTEGER NOT NULL DEFAULT 0 CHECK (returned >= 0),
-    shortfall INTEGER NOT NULL DEFAULT 0 CHECK (shortfall >= 0),
-    available_after INTEGER NOT NULL DEFAULT 0,
-    request_id TEXT NOT NULL DEFAULT '',
-    model TEXT NOT NULL DEFAULT '',
-    usage_source TEXT NOT NULL DEFAULT '',
-    input_tokens INTEGER NOT NULL DEFAULT 0,
-    cached_input_tokens INTEGER NOT NULL DEFAULT 0,
-    output_tokens INTEGER NOT NULL DEFAULT 0,
-    written_ms INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS reservations_open ON reservations (account) WHERE how IS NULL;
-CREATE INDEX IF NOT EXISTS reservations_due ON reservations (deadline_ms) WHERE how IS NULL;
-CREATE TABLE IF NOT EXISTS deposits (
-    id TEXT PRIMARY KEY,
-    account TEXT NOT NULL,
-    amount INTEGER NOT NULL CHECK (amount >= 0),
-    written_ms INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS withdrawals (
-    id TEXT PRIMARY KEY,
-    account TEXT NOT NULL,
-    amount INTEGER NOT NULL CHECK (amount > 0),
-    mint TEXT NOT NULL,
-    unit TEXT NOT NULL,
-    state TEXT NOT NULL CHECK (state IN ('begun', 'committed', 'reverted')),
-    written_ms INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS withdrawals_begun ON withdrawals (written_ms) WHERE state = 'begun';
-";
 
 /// Brings an account, its parent and the open reservations of whoever pays into the book.
 pub(super) fn load_account(
@@ -136,17 +65,18 @@ pub(super) fn load_deposit(
     id: &DepositId,
 ) -> Result<(), StoreError> {
     let found = connection
-        .prepare_cached("SELECT account, amount FROM deposits WHERE id = ?1")?
+        .prepare_cached("SELECT * FROM deposits WHERE id = ?1")?
         .query_row([id.as_str()], |row| {
-            Ok(Deposit {
+            let what = Deposit {
                 id: id.clone(),
-                account: AccountId::stored(row.get::<_, String>(0)?),
-                amount: amount(row, 1)?,
-            })
+                account: AccountId::stored(row.get::<_, String>("account")?),
+                amount: amount(row, "amount")?,
+            };
+            Ok(Placed { what, place: place_of(row)? })
         })
         .optional()?;
     let Some(deposit) = found else { return Ok(()) };
-    load_account(connection, book, &deposit.account)?;
+    load_account(connection, book, &deposit.what.account)?;
     book.deposits.insert(id.clone(), deposit);
     Ok(())
 }
@@ -158,10 +88,12 @@ pub(super) fn load_withdrawal(
 ) -> Result<(), StoreError> {
     let found = connection
         .prepare_cached("SELECT * FROM withdrawals WHERE id = ?1")?
-        .query_row([id.as_str()], withdrawal_of)
+        .query_row([id.as_str()], |row| {
+            Ok(Placed { what: withdrawal_of(row)?, place: place_of(row)? })
+        })
         .optional()?;
     let Some(withdrawal) = found else { return Ok(()) };
-    load_account(connection, book, &withdrawal.account)?;
+    load_account(connection, book, &withdrawal.what.account)?;
     book.withdrawals.insert(id.clone(), withdrawal);
     Ok(())
 }
@@ -191,6 +123,21 @@ pub(super) fn withdrawals_begun(connection: &Connection) -> Result<Vec<Withdrawa
     Ok(found)
 }
 
+/// At most `limit` entries of an account's history. See [`HISTORY`].
+pub(super) fn history(
+    connection: &Connection,
+    account: &AccountId,
+    before: Option<Cursor>,
+    limit: u32,
+) -> Result<Page, StoreError> {
+    let limit = Page::limit(limit);
+    let before = before.map_or(i64::MAX, |cursor| cursor.nth().cast_signed());
+    let mut statement = connection.prepare_cached(HISTORY)?;
+    let values = params![account.as_str(), before, limit.saturating_add(1)];
+    let found = statement.query_map(values, entry_of)?.collect::<Result<_, _>>()?;
+    Ok(Page::of(found, limit))
+}
+
 /// Writes every touched row as the book now has it.
 pub(super) fn save(
     connection: &Connection,
@@ -209,21 +156,22 @@ pub(super) fn save(
         }
     }
     for id in &touched.deposits {
-        if let Some(deposit) = book.deposits.get(id) {
+        if let Some(Placed { what: deposit, place }) = book.deposits.get(id) {
             let row = params![
                 id.as_str(),
                 deposit.account.as_str(),
                 deposit.amount.to_i64(),
-                now.to_i64()
+                place.at.to_i64(),
+                place.nth.cast_signed(),
             ];
             connection
-                .prepare_cached("INSERT INTO deposits VALUES (?1, ?2, ?3, ?4)")?
+                .prepare_cached("INSERT INTO deposits VALUES (?1, ?2, ?3, ?4, ?5)")?
                 .execute(row)?;
         }
     }
     for id in &touched.withdrawals {
         if let Some(withdrawal) = book.withdrawals.get(id) {
-            save_withdrawal(connection, withdrawal, now)?;
+            save_withdrawal(connection, withdrawal)?;
         }
     }
     Ok(())
@@ -239,7 +187,7 @@ fn save_account(
     connection
         .prepare_cached(
             "INSERT OR REPLACE INTO accounts VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11,
-             ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27)",
+             ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28)",
         )?
         .execute(params![
             id.as_str(),
@@ -269,6 +217,7 @@ fn save_account(
             usage.requests.count.cast_signed(),
             usage.tokens.start.to_i64(),
             usage.tokens.count.cast_signed(),
+            account.entries.cast_signed(),
         ])?;
     Ok(())
 }
@@ -279,20 +228,16 @@ fn save_reservation(
     held: &Held,
     now: UnixMs,
 ) -> Result<(), StoreError> {
-    let end = held.end.map(|receipt| {
-        let parts = [receipt.spent, receipt.returned, receipt.shortfall, receipt.available];
-        (receipt.how.name(), parts.map(Msat::to_i64))
-    });
-    let (how, [spent, returned, shortfall, available]) =
-        end.map_or((None, [0; 4]), |(how, parts)| (Some(how), parts));
+    if let Some(ending) = &held.end {
+        return save_ending(connection, id, held, ending);
+    }
     connection
         .prepare_cached(
-            "INSERT INTO reservations VALUES
-             (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)
-             ON CONFLICT (id) DO UPDATE SET amount = ?4, deadline_ms = ?6, accrued = ?7, how = ?8,
-             spent = ?9, returned = ?10, shortfall = ?11, available_after = ?12,
-             request_id = ?13, model = ?14, usage_source = ?15, input_tokens = ?16,
-             cached_input_tokens = ?17, output_tokens = ?18, written_ms = ?19",
+            "INSERT INTO reservations
+             (id, account, key, amount, tokens, deadline_ms, accrued, written_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+             ON CONFLICT (id) DO UPDATE SET amount = ?4, deadline_ms = ?6, accrued = ?7,
+             written_ms = ?8",
         )?
         .execute(params![
             id.as_str(),
@@ -302,32 +247,57 @@ fn save_reservation(
             held.tokens.cast_signed(),
             held.deadline.to_i64(),
             held.accrued.to_i64(),
-            how,
-            spent,
-            returned,
-            shortfall,
-            available,
-            held.record.request_id,
-            held.record.model,
-            held.record.usage_source,
-            held.record.input_tokens.cast_signed(),
-            held.record.cached_input_tokens.cast_signed(),
-            held.record.output_tokens.cast_signed(),
             now.to_i64(),
         ])?;
     Ok(())
 }
 
+/// The verb that ends a reservation is never the one that made it, so its row is there.
+fn save_ending(
+    connection: &Connection,
+    id: &ReservationId,
+    held: &Held,
+    Ending { receipt, record, place, key_nth }: &Ending,
+) -> Result<(), StoreError> {
+    let written = connection
+        .prepare_cached(
+            "UPDATE reservations SET deadline_ms = ?2, accrued = ?3, how = ?4, spent = ?5,
+             returned = ?6, shortfall = ?7, available_after = ?8, request_id = ?9, model = ?10,
+             usage_source = ?11, input_tokens = ?12, output_tokens = ?13, written_ms = ?14,
+             route = ?15, usage = ?16, nth = ?17, key_nth = ?18 WHERE id = ?1",
+        )?
+        .execute(params![
+            id.as_str(),
+            held.deadline.to_i64(),
+            held.accrued.to_i64(),
+            receipt.how.name(),
+            receipt.spent.to_i64(),
+            receipt.returned.to_i64(),
+            receipt.shortfall.to_i64(),
+            receipt.available.to_i64(),
+            record.request_id,
+            record.model,
+            record.usage_source.map_or("", UsageSource::name),
+            record.input_tokens.cast_signed(),
+            record.output_tokens.cast_signed(),
+            place.at.to_i64(),
+            record.route,
+            record.usage,
+            place.nth.cast_signed(),
+            key_nth.cast_signed(),
+        ])?;
+    if written == 1 { Ok(()) } else { Err(StoreError(format!("no row of reservation {id}"))) }
+}
+
 fn save_withdrawal(
     connection: &Connection,
-    withdrawal: &Withdrawal,
-    now: UnixMs,
+    Placed { what: withdrawal, place }: &Placed<Withdrawal>,
 ) -> Result<(), StoreError> {
     connection
         .prepare_cached(
-            "INSERT INTO withdrawals VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+            "INSERT INTO withdrawals VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
              ON CONFLICT (id) DO UPDATE SET account = ?2, amount = ?3, mint = ?4, unit = ?5,
-             state = ?6",
+             state = ?6, written_ms = ?7, nth = ?8",
         )?
         .execute(params![
             withdrawal.id.as_str(),
@@ -336,7 +306,8 @@ fn save_withdrawal(
             withdrawal.mint,
             withdrawal.unit,
             state_name(withdrawal.state),
-            now.to_i64(),
+            place.at.to_i64(),
+            place.nth.cast_signed(),
         ])?;
     Ok(())
 }
@@ -361,6 +332,7 @@ fn account_of(row: &Row<'_>) -> rusqlite::Result<Account> {
         requests: count("requests")?,
         withdrawals: count("withdrawals")?,
         open_reservations: count("open_reservations")?,
+        entries: count("entries")?,
         parent: row.get::<_, Option<String>>("parent")?.map(AccountId::stored),
         terms: Terms {
             expires: row.get::<_, Option<i64>>("expires_ms")?.map(UnixMs::from_i64),
@@ -386,12 +358,17 @@ fn held_of(row: &Row<'_>) -> rusqlite::Result<(ReservationId, Held)> {
     let how: Option<String> = row.get("how")?;
     let end = match how.as_deref().and_then(Ended::named) {
         None => None,
-        Some(how) => Some(Receipt {
-            spent: amount(row, "spent")?,
-            returned: amount(row, "returned")?,
-            shortfall: amount(row, "shortfall")?,
-            available: amount(row, "available_after")?,
-            how,
+        Some(how) => Some(Ending {
+            receipt: Receipt {
+                spent: amount(row, "spent")?,
+                returned: amount(row, "returned")?,
+                shortfall: amount(row, "shortfall")?,
+                available: amount(row, "available_after")?,
+                how,
+            },
+            record: record_of(row)?,
+            place: place_of(row)?,
+            key_nth: row.get::<_, i64>("key_nth")?.cast_unsigned(),
         }),
     };
     let held = Held {
@@ -402,9 +379,47 @@ fn held_of(row: &Row<'_>) -> rusqlite::Result<(ReservationId, Held)> {
         deadline: UnixMs::from_i64(row.get("deadline_ms")?),
         accrued: amount(row, "accrued")?,
         end,
-        record: Record::default(),
     };
     Ok((ReservationId::stored(row.get::<_, String>("id")?), held))
+}
+
+fn record_of(row: &Row<'_>) -> rusqlite::Result<Record> {
+    Ok(Record {
+        request_id: row.get("request_id")?,
+        route: row.get("route")?,
+        model: row.get("model")?,
+        usage_source: UsageSource::named(&row.get::<_, String>("usage_source")?),
+        input_tokens: row.get::<_, i64>("input_tokens")?.cast_unsigned(),
+        output_tokens: row.get::<_, i64>("output_tokens")?.cast_unsigned(),
+        usage: row.get("usage")?,
+    })
+}
+
+fn place_of(row: &Row<'_>) -> rusqlite::Result<Place> {
+    let nth = row.get::<_, i64>("nth")?.cast_unsigned();
+    Ok(Place { nth, at: UnixMs::from_i64(row.get("written_ms")?) })
+}
+
+/// One row of [`HISTORY`], with its number.
+fn entry_of(row: &Row<'_>) -> rusqlite::Result<(u64, Entry)> {
+    let (kind, id): (String, String) = (row.get("kind")?, row.get("id")?);
+    let Place { nth, at } = place_of(row)?;
+    let amount = |column| amount(row, column);
+    let what = match kind.as_str() {
+        "deposit" => What::Deposit { id: DepositId::stored(id), amount: amount("amount")? },
+        "withdrawal" => {
+            What::Withdrawal { id: WithdrawalId::stored(id), amount: amount("amount")? }
+        }
+        _ => What::Request {
+            id: ReservationId::stored(id),
+            reserved: amount("amount")?,
+            spent: amount("spent")?,
+            shortfall: amount("shortfall")?,
+            how: Ended::named(&row.get::<_, String>("how")?).unwrap_or(Ended::Expired),
+            record: record_of(row)?,
+        },
+    };
+    Ok((nth, Entry { at, what }))
 }
 
 fn withdrawal_of(row: &Row<'_>) -> rusqlite::Result<Withdrawal> {
@@ -436,3 +451,24 @@ const fn state_name(state: WithdrawalState) -> &'static str {
         WithdrawalState::Reverted => "reverted",
     }
 }
+
+/// Each part is in the order of an index, so that SQLite merges them and reads what it answers,
+/// one row of each part more at most. The third is a payer's requests, the last a child's.
+const HISTORY: &str = "
+SELECT nth, written_ms, 'deposit' AS kind, id, amount, 0 AS spent, 0 AS shortfall, '' AS how,
+    '' AS request_id, '' AS route, '' AS model, '' AS usage_source, 0 AS input_tokens,
+    0 AS output_tokens, '' AS usage
+    FROM deposits WHERE account = ?1 AND nth < ?2
+UNION ALL SELECT nth, written_ms, 'withdrawal', id, amount, 0, 0, '', '', '', '', '', 0, 0, ''
+    FROM withdrawals WHERE account = ?1 AND nth < ?2 AND state <> 'reverted'
+UNION ALL SELECT nth, written_ms, 'request', id, amount, spent, shortfall, how, request_id, route,
+    model, usage_source, input_tokens, output_tokens, usage
+    FROM reservations WHERE account = ?1 AND nth > 0 AND nth < ?2
+UNION ALL SELECT key_nth, written_ms, 'request', id, amount, spent, shortfall, how, request_id,
+    route, model, usage_source, input_tokens, output_tokens, usage
+    FROM reservations WHERE key = ?1 AND key_nth > 0 AND key_nth < ?2
+ORDER BY nth DESC LIMIT ?3";
+
+#[cfg(test)]
+#[path = "journal_tests.rs"]
+mod tests;

@@ -9,10 +9,13 @@
 pub mod audit;
 pub mod book;
 pub mod embedded;
+mod history;
 mod journal;
 pub mod reaper;
+mod record;
 pub mod redis;
 mod reservation;
+mod schema;
 pub mod spool;
 pub mod terms;
 
@@ -22,6 +25,8 @@ use std::time::Duration;
 use crate::ids::{AccountId, DepositId, ReservationId, WithdrawalId};
 use crate::money::Msat;
 
+pub use self::history::{Cursor, Entry, HISTORY_PAGE_MAX, NoCursor, Page, What};
+pub use self::record::{Facts, Record, USAGE_BYTES_MAX, UsageSource, record_usage};
 pub use self::reservation::{Live, Reservation};
 use self::terms::{Limits, Terms, Usage};
 
@@ -43,6 +48,8 @@ pub struct Account {
     pub withdrawals: u64,
     /// Open reservations that this account pays for, its children's included.
     pub open_reservations: u64,
+    /// Entries of its history so far, and so the number of the newest.
+    pub entries: u64,
     pub parent: Option<AccountId>,
     pub terms: Terms,
     pub usage: Usage,
@@ -170,15 +177,39 @@ impl Ended {
     }
 }
 
-/// What a receipt remembers about the request, for history and support. No secret in it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Record {
-    pub request_id: String,
-    pub model: String,
-    pub usage_source: &'static str,
-    pub input_tokens: u64,
-    pub cached_input_tokens: u64,
-    pub output_tokens: u64,
+/// How a reservation is to end, and what its receipt is to remember.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    Settle {
+        cost: Msat,
+        record: Record,
+    },
+    /// Charges nothing.
+    Release {
+        record: Record,
+    },
+}
+
+impl End {
+    pub fn cost(&self) -> Msat {
+        match self {
+            Self::Settle { cost, .. } => *cost,
+            Self::Release { .. } => Msat::ZERO,
+        }
+    }
+
+    pub fn how(&self) -> Ended {
+        match self {
+            Self::Settle { .. } => Ended::Settled,
+            Self::Release { .. } => Ended::Released,
+        }
+    }
+
+    pub fn into_record(self) -> Record {
+        match self {
+            Self::Settle { record, .. } | Self::Release { record } => record,
+        }
+    }
 }
 
 /// How much is to leave an account.
@@ -303,20 +334,30 @@ pub trait Ledger: Clone + Send + Sync + 'static {
     fn renew(&self, renewals: Vec<Renewal>)
     -> impl Future<Output = Result<(), Unavailable>> + Send;
 
-    /// Charges `cost` and returns the rest. A cost above the reservation takes what is available
-    /// and records the rest as a shortfall.
+    /// Ends a reservation: charges the cost and returns the rest. A cost above the reservation
+    /// takes what is available and records the rest as a shortfall.
+    fn end(
+        &self,
+        reservation: Reservation,
+        end: End,
+    ) -> impl Future<Output = Result<Receipt, Unsettled>> + Send;
+
     fn settle(
         &self,
         reservation: Reservation,
         cost: Msat,
         record: Record,
-    ) -> impl Future<Output = Result<Receipt, Unsettled>> + Send;
+    ) -> impl Future<Output = Result<Receipt, Unsettled>> + Send {
+        self.end(reservation, End::Settle { cost, record })
+    }
 
-    /// Charges nothing.
+    /// Releases a reservation of which nothing needs to be remembered.
     fn release(
         &self,
         reservation: Reservation,
-    ) -> impl Future<Output = Result<Receipt, Unsettled>> + Send;
+    ) -> impl Future<Output = Result<Receipt, Unsettled>> + Send {
+        self.end(reservation, End::Release { record: Record::default() })
+    }
 
     /// Ends reservations whose deadline has passed, whoever made them, charging what had
     /// accrued. A bounded number in one call; to be repeated while it answers any.
@@ -355,4 +396,14 @@ pub trait Ledger: Clone + Send + Sync + 'static {
         &self,
         account: AccountId,
     ) -> impl Future<Output = Result<Option<Account>, Unavailable>> + Send;
+
+    /// At most `limit` entries of an account's history, and never more than
+    /// [`HISTORY_PAGE_MAX`], from the newest on or from where an earlier page ended. An account
+    /// that does not exist has none.
+    fn history(
+        &self,
+        account: AccountId,
+        before: Option<Cursor>,
+        limit: u32,
+    ) -> impl Future<Output = Result<Page, Unavailable>> + Send;
 }

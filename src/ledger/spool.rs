@@ -16,39 +16,11 @@ use std::time::Duration;
 use rusqlite::{Connection, Row, params};
 use tokio::sync::Notify;
 
-use super::{Ledger, Receipt, Record, Reservation, Unsettled};
+use super::{End, Ledger, Record, Reservation, Unsettled, UsageSource, schema};
 use crate::clock::UnixMs;
 use crate::ids::{AccountId, ReservationId};
 use crate::money::Msat;
 use crate::store::{Durability, Store, StoreError};
-
-/// How a reservation is to end.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum End {
-    Settle { cost: Msat, record: Record },
-    Release,
-}
-
-impl End {
-    pub fn cost(&self) -> Msat {
-        match self {
-            Self::Settle { cost, .. } => *cost,
-            Self::Release => Msat::ZERO,
-        }
-    }
-
-    /// Tells the ledger.
-    pub async fn tell<L: Ledger>(
-        self,
-        ledger: &L,
-        reservation: Reservation,
-    ) -> Result<Receipt, Unsettled> {
-        match self {
-            Self::Settle { cost, record } => ledger.settle(reservation, cost, record).await,
-            Self::Release => ledger.release(reservation).await,
-        }
-    }
-}
 
 /// The spool of one gateway; cheap to clone. One process owns its file.
 #[derive(Clone, Debug)]
@@ -87,7 +59,7 @@ impl<L: Ledger> Spool<L> {
     }
 
     async fn with(file: &Path, ledger: L, entries_max: usize) -> Result<Self, StoreError> {
-        let store = Store::open(file, SCHEMA)?;
+        let store = Store::prepared(file, schema::prepare_spool)?;
         let rows = store.write(Durability::Process, rows).await?;
         let since = |(id, account, amount, end, since): Kept| {
             let reservation = Reservation::open(id, account, amount, ledger.live());
@@ -174,7 +146,7 @@ impl<L: Ledger> Spool<L> {
     async fn tell(&self, entry: Entry) -> bool {
         let Entry { reservation, end, since } = entry;
         let id = reservation.id.clone();
-        match end.clone().tell(&self.0.ledger, reservation).await {
+        match self.0.ledger.end(reservation, end.clone()).await {
             Ok(receipt) => log::info!("spool: {id} is {}", receipt.how.name()),
             Err(Unsettled::Forgotten) => {
                 log::error!("spool: the ledger has no reservation {id}; {end:?} was not recorded");
@@ -214,10 +186,9 @@ fn insert(
     (account, amount, end): &(AccountId, Msat, End),
     since: UnixMs,
 ) -> Result<(), StoreError> {
-    let released = Record::default();
     let (cost, record) = match end {
         End::Settle { cost, record } => (Some(cost.to_i64()), record),
-        End::Release => (None, &released),
+        End::Release { record } => (None, record),
     };
     connection.prepare_cached(INSERT)?.execute(params![
         id.as_str(),
@@ -226,11 +197,12 @@ fn insert(
         cost,
         record.request_id,
         record.model,
-        record.usage_source,
+        record.usage_source.map_or("", UsageSource::name),
         record.input_tokens,
-        record.cached_input_tokens,
         record.output_tokens,
         since.to_i64(),
+        record.route,
+        record.usage,
     ])?;
     Ok(())
 }
@@ -243,51 +215,32 @@ fn rows(connection: &Connection) -> Result<Vec<Kept>, StoreError> {
 
 fn read(row: &Row<'_>) -> Result<Kept, StoreError> {
     let amount = |msat| Msat::from_i64(msat).ok_or_else(|| StoreError("no amount".to_owned()));
-    let source: String = row.get(6)?;
     let record = Record {
         request_id: row.get(4)?,
         model: row.get(5)?,
-        usage_source: SOURCES.into_iter().find(|known| **known == source).unwrap_or_default(),
+        usage_source: UsageSource::named(&row.get::<_, String>(6)?),
         input_tokens: row.get(7)?,
-        cached_input_tokens: row.get(8)?,
-        output_tokens: row.get(9)?,
+        output_tokens: row.get(8)?,
+        route: row.get(10)?,
+        usage: row.get(11)?,
     };
     let end = match row.get::<_, Option<i64>>(3)? {
         Some(cost) => End::Settle { cost: amount(cost)?, record },
-        None => End::Release,
+        None => End::Release { record },
     };
     let id = ReservationId::stored(row.get::<_, String>(0)?);
     let account = AccountId::stored(row.get::<_, String>(1)?);
-    Ok((id, account, amount(row.get(2)?)?, end, UnixMs::from_i64(row.get(10)?)))
+    Ok((id, account, amount(row.get(2)?)?, end, UnixMs::from_i64(row.get(9)?)))
 }
 
-const SCHEMA: &str = "
-CREATE TABLE IF NOT EXISTS ends (
-    nth INTEGER PRIMARY KEY,
-    reservation TEXT NOT NULL UNIQUE,
-    account TEXT NOT NULL,
-    amount INTEGER NOT NULL,
-    cost INTEGER,
-    request_id TEXT NOT NULL,
-    model TEXT NOT NULL,
-    usage_source TEXT NOT NULL,
-    input_tokens INTEGER NOT NULL,
-    cached_input_tokens INTEGER NOT NULL,
-    output_tokens INTEGER NOT NULL,
-    since INTEGER NOT NULL
-) STRICT;";
-
 const INSERT: &str = "INSERT OR IGNORE INTO ends (reservation, account, amount, cost, request_id,
-    model, usage_source, input_tokens, cached_input_tokens, output_tokens, since)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+    model, usage_source, input_tokens, output_tokens, since, route, usage)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
 
 const SELECT: &str = "SELECT reservation, account, amount, cost, request_id, model, usage_source,
-    input_tokens, cached_input_tokens, output_tokens, since FROM ends ORDER BY nth";
+    input_tokens, output_tokens, since, route, usage FROM ends ORDER BY nth";
 
 const DELETE: &str = "DELETE FROM ends WHERE reservation = ?1";
-
-/// Where the figures of a settled request can have come from.
-const SOURCES: [&str; 2] = ["upstream", "estimated"];
 
 /// The spool's file in the data directory.
 pub const FILE: &str = "spool.db";

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use super::super::embedded::{self, Embedded};
 use super::super::terms::Limits;
 use super::super::{
-    Account, Admission, Admitted, Denied, Deposit, Live, Opening, Renewal, Unavailable, Withdrawal,
-    WithdrawalAsk, WithdrawalDenied, reaper,
+    Account, Admission, Admitted, Cursor, Denied, Deposit, Live, Opening, Page, Receipt, Renewal,
+    Unavailable, What, Withdrawal, WithdrawalAsk, WithdrawalDenied, reaper,
 };
 use super::*;
 use crate::clock::Clock;
@@ -50,7 +50,7 @@ impl Switch {
         if self.is(MUTE) { Err(silent()) } else { answer }
     }
 
-    async fn end(&self, reservation: Reservation, end: End) -> Result<Receipt, Unsettled> {
+    async fn told(&self, reservation: Reservation, end: End) -> Result<Receipt, Unsettled> {
         let silent = |reservation| {
             let why = Unavailable("switched off".to_owned());
             Err(Unsettled::NoAnswer { reservation, why })
@@ -62,7 +62,7 @@ impl Switch {
         let (id, account, amount) =
             (reservation.id.clone(), reservation.account.clone(), reservation.amount);
         self.told.lock().unwrap().push(id.clone());
-        let receipt = end.tell(&self.ledger, reservation).await;
+        let receipt = self.ledger.end(reservation, end).await;
         if self.is(MUTE) {
             return silent(Reservation::open(id, account, amount, self.live()));
         }
@@ -93,16 +93,8 @@ impl Ledger for Switch {
     async fn renew(&self, renewals: Vec<Renewal>) -> Result<(), Unavailable> {
         self.through(self.ledger.renew(renewals)).await
     }
-    async fn settle(
-        &self,
-        reservation: Reservation,
-        cost: Msat,
-        record: Record,
-    ) -> Result<Receipt, Unsettled> {
-        self.end(reservation, End::Settle { cost, record }).await
-    }
-    async fn release(&self, reservation: Reservation) -> Result<Receipt, Unsettled> {
-        self.end(reservation, End::Release).await
+    async fn end(&self, reservation: Reservation, end: End) -> Result<Receipt, Unsettled> {
+        self.told(reservation, end).await
     }
     async fn expire(&self) -> Result<Vec<Receipt>, Unavailable> {
         self.through(self.ledger.expire()).await
@@ -140,6 +132,14 @@ impl Ledger for Switch {
     async fn account(&self, account: AccountId) -> Result<Option<Account>, Unavailable> {
         self.through(self.ledger.account(account)).await
     }
+    async fn history(
+        &self,
+        account: AccountId,
+        before: Option<Cursor>,
+        limit: u32,
+    ) -> Result<Page, Unavailable> {
+        self.through(self.ledger.history(account, before, limit)).await
+    }
 }
 
 /// A ledger's database and a spool's directory, and the processes that come and go over them.
@@ -152,7 +152,7 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&dir.path().join("ledger.db"), embedded::SCHEMA).unwrap();
+        let store = embedded::open_store(&dir.path().join("ledger.db")).unwrap();
         Self { dir, store, clock: Clock::manual(UnixMs(1_000_000)) }
     }
 
@@ -208,17 +208,23 @@ fn settle(cost: u64) -> End {
     let record = Record {
         request_id: "req-1".to_owned(),
         model: "m".to_owned(),
-        usage_source: "estimated",
+        usage_source: Some(UsageSource::Estimated),
         input_tokens: 3,
-        cached_input_tokens: 1,
         output_tokens: 2,
+        usage: r#"{"images":1}"#.to_owned(),
+        route: "/images".to_owned(),
     };
     End::Settle { cost: msat(cost), record }
 }
 
+fn released() -> End {
+    let record = Record { request_id: "req-2".to_owned(), ..Record::default() };
+    End::Release { record }
+}
+
 /// Ends it as the edge does.
 async fn end(ledger: &Switch, spool: &Spool<Switch>, reservation: Reservation, end: End) {
-    match end.clone().tell(ledger, reservation).await {
+    match ledger.end(reservation, end.clone()).await {
         Err(Unsettled::NoAnswer { reservation, .. }) => spool.keep(reservation, end).await,
         answered => panic!("{answered:?}"),
     }
@@ -253,7 +259,7 @@ async fn an_end_without_an_answer_is_recorded_when_the_ledger_is_back() {
     let ids = [one.id.clone(), two.id.clone()];
     ledger.turn(OFF);
     end(&ledger, &spool, one, settle(120)).await;
-    end(&ledger, &spool, two, End::Release).await;
+    end(&ledger, &spool, two, released()).await;
     assert_eq!((spool.entries(), ledger.live().open_count()), (2, 2));
     assert_eq!(parts(&ledger).await, [500, 500, 0]);
     ledger.turn(ON);
@@ -296,7 +302,7 @@ async fn the_next_process_tells_what_the_last_one_could_not() {
         let (one, two) = (admit(&ledger, 300).await, admit(&ledger, 200).await);
         ledger.turn(OFF);
         end(&ledger, &spool, one, settle(120)).await;
-        end(&ledger, &spool, two, End::Release).await;
+        end(&ledger, &spool, two, released()).await;
     }
     let ledger = bench.ledger();
     let spool = bench.spool(&ledger).await;
@@ -307,16 +313,13 @@ async fn the_next_process_tells_what_the_last_one_could_not() {
     assert_eq!(parts(&ledger).await, [500, 500, 0]);
     drain(&spool).await;
     assert_eq!(parts(&ledger).await, [880, 0, 120]);
-    let recorded = |connection: &Connection| {
-        let sql = "SELECT model, usage_source, input_tokens, output_tokens FROM reservations
-                   WHERE how = 'settled'";
-        let read = |row: &Row<'_>| -> rusqlite::Result<(String, String, u64, u64)> {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
-        };
-        Ok(connection.query_row(sql, [], read)?)
-    };
-    let recorded = bench.store.write(Durability::Process, recorded).await.unwrap();
-    assert_eq!(recorded, ("m".to_owned(), "estimated".to_owned(), 3, 2));
+    let page = ledger.history(alice(), None, 2).await.unwrap();
+    let records = page.entries.into_iter().map(|entry| match entry.what {
+        What::Request { record, .. } => record,
+        what => panic!("{what:?}"),
+    });
+    let told: Vec<Record> = records.rev().collect();
+    assert_eq!(told, [settle(120).into_record(), released().into_record()]);
 
     drop(spool);
     let nothing = bench.spool(&bench.ledger()).await;

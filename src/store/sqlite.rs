@@ -41,6 +41,15 @@ impl Store {
     /// Opens or creates the database and runs `schema`, which must be safe to run again.
     /// A lock beside it keeps a second writer out; readers of other processes may come.
     pub fn open(path: &Path, schema: &str) -> Result<Self, StoreError> {
+        Self::prepared(path, |connection| Ok(connection.execute_batch(schema)?))
+    }
+
+    /// The same for a schema that takes more than to be run: `prepare` may find the tables of
+    /// an earlier version.
+    pub(crate) fn prepared(
+        path: &Path,
+        prepare: impl FnOnce(&Connection) -> Result<(), StoreError>,
+    ) -> Result<Self, StoreError> {
         let lock = writer_lock(path)?;
         let connection = Connection::open(path)?;
         connection.busy_timeout(BUSY_MAX)?;
@@ -50,7 +59,7 @@ impl Store {
         // A checkpoint forces the database to disk on this thread while everybody waits, and the
         // same few pages change again and again: fewer, larger ones write each of them once.
         connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
-        connection.execute_batch(schema)?;
+        prepare(&connection)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
         let (queue, jobs) = mpsc::sync_channel(QUEUE_MAX);
         let failures = Arc::new(AtomicU64::new(0));

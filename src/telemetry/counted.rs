@@ -2,8 +2,9 @@
 
 use crate::ids::{AccountId, WithdrawalId};
 use crate::ledger::{
-    Account, Admission, Admitted, Denied, Deposit, Ended, Ledger, Live, Opening, Receipt, Record,
-    Renewal, Reservation, Unavailable, Unsettled, Withdrawal, WithdrawalAsk, WithdrawalDenied,
+    Account, Admission, Admitted, Cursor, Denied, Deposit, End, Ledger, Live, Opening, Page,
+    Receipt, Renewal, Reservation, Unavailable, Unsettled, Withdrawal, WithdrawalAsk,
+    WithdrawalDenied,
 };
 use crate::money::Msat;
 
@@ -23,17 +24,6 @@ impl<L: Ledger> Counted<L> {
 
     fn noted<T>(&self, answer: Result<T, Unavailable>) -> Result<T, Unavailable> {
         self.metrics.ledger_answered(answer.is_ok());
-        answer
-    }
-
-    /// An end that somebody else had made before was counted by them.
-    fn ended(&self, how: Ended, answer: Result<Receipt, Unsettled>) -> Result<Receipt, Unsettled> {
-        self.metrics.ledger_answered(!matches!(answer, Err(Unsettled::NoAnswer { .. })));
-        if let Ok(receipt) = &answer
-            && receipt.how == how
-        {
-            self.metrics.ended(receipt);
-        }
         answer
     }
 }
@@ -70,17 +60,17 @@ impl<L: Ledger> Ledger for Counted<L> {
         if asks { self.noted(answer) } else { answer }
     }
 
-    async fn settle(
-        &self,
-        reservation: Reservation,
-        cost: Msat,
-        record: Record,
-    ) -> Result<Receipt, Unsettled> {
-        self.ended(Ended::Settled, self.ledger.settle(reservation, cost, record).await)
-    }
-
-    async fn release(&self, reservation: Reservation) -> Result<Receipt, Unsettled> {
-        self.ended(Ended::Released, self.ledger.release(reservation).await)
+    async fn end(&self, reservation: Reservation, end: End) -> Result<Receipt, Unsettled> {
+        let how = end.how();
+        let answer = self.ledger.end(reservation, end).await;
+        self.metrics.ledger_answered(!matches!(answer, Err(Unsettled::NoAnswer { .. })));
+        // An end that somebody else had made before was counted by them.
+        if let Ok(receipt) = &answer
+            && receipt.how == how
+        {
+            self.metrics.ended(receipt);
+        }
+        answer
     }
 
     async fn expire(&self) -> Result<Vec<Receipt>, Unavailable> {
@@ -126,5 +116,14 @@ impl<L: Ledger> Ledger for Counted<L> {
 
     async fn account(&self, account: AccountId) -> Result<Option<Account>, Unavailable> {
         self.noted(self.ledger.account(account).await)
+    }
+
+    async fn history(
+        &self,
+        account: AccountId,
+        before: Option<Cursor>,
+        limit: u32,
+    ) -> Result<Page, Unavailable> {
+        self.noted(self.ledger.history(account, before, limit).await)
     }
 }

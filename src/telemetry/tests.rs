@@ -7,10 +7,9 @@ use super::*;
 use crate::clock::{Clock, UnixMs};
 use crate::config::{Config, Machine};
 use crate::ids::{AccountId, DepositId, ReservationId};
-use crate::ledger::embedded::{Embedded, SCHEMA};
+use crate::ledger::embedded::{Embedded, open_store};
 use crate::ledger::terms::Limits;
 use crate::ledger::{Admission, Deposit, Record, Reservation};
-use crate::store::Store;
 use crate::upstream::{Failure, Outcome};
 
 const RULES: &str = include_str!("../../deploy/prometheus/rules.yml");
@@ -24,7 +23,7 @@ fn alice() -> AccountId {
 }
 
 async fn ledger(dir: &tempfile::TempDir, clock: &Clock, metrics: &Metrics) -> Counted<Embedded> {
-    let store = Store::open(&dir.path().join("db"), SCHEMA).unwrap();
+    let store = open_store(&dir.path().join("db")).unwrap();
     let ledger = Counted::new(Embedded::new(store, clock.clone()), metrics.clone());
     let id = DepositId::stored("deposit");
     ledger.deposit(Deposit { id, account: alice(), amount: msat(1000) }).await.unwrap();

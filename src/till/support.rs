@@ -12,8 +12,8 @@ use crate::ledger::embedded::{self, Embedded};
 use crate::ledger::terms::Limits;
 use crate::ledger::{Account, Admission, Ledger, Record};
 use crate::money::Msat;
+use crate::store::Db;
 use crate::store::place::{Over, Place};
-use crate::store::{Db, Store};
 use crate::wallet::{self, Audit, Wallet, audit_rows};
 
 pub(super) struct Bench {
@@ -38,7 +38,7 @@ impl Machine {
     pub(super) async fn open(&self, mint: &str, timeout: Duration) -> (Db, Till<Embedded>) {
         let store = loop {
             // A store just dropped lets go of its lock a moment later.
-            match Store::open(&self.dir.path().join("nutgate.db"), embedded::SCHEMA) {
+            match embedded::open_store(&self.dir.path().join("nutgate.db")) {
                 Ok(store) => break store,
                 Err(_) => tokio::task::yield_now().await,
             }

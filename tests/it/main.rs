@@ -15,6 +15,7 @@ mod feed;
 mod fleet;
 mod fleet_audit;
 mod framing;
+mod history;
 mod http2;
 mod limits;
 mod metering;

@@ -3,8 +3,8 @@
 use nutgate::clock::UnixMs;
 use nutgate::ids::{AccountId, ReservationId, WithdrawalId};
 use nutgate::ledger::{
-    Account, Admission, Denied, Deposit, Ledger, Opening, Receipt, Record, Renewal, Reservation,
-    Unavailable, Unsettled, Withdrawal, WithdrawalAsk, WithdrawalDenied,
+    Account, Admission, Cursor, Denied, Deposit, Ledger, Opening, Page, Receipt, Record, Renewal,
+    Reservation, Unavailable, Unsettled, Withdrawal, WithdrawalAsk, WithdrawalDenied,
 };
 use nutgate::money::Msat;
 
@@ -38,6 +38,7 @@ pub(crate) enum Command {
     Withdrawal(AccountId, WithdrawalId),
     WithdrawalsOpen,
     Account(AccountId),
+    History(AccountId, Option<Cursor>, u32),
 }
 
 /// What a process needs to remember of a reservation to end it.
@@ -59,6 +60,7 @@ pub(crate) enum Answer {
     Begun(Result<Withdrawal, WithdrawalDenied>),
     /// Sorted.
     Withdrawals(Vec<Withdrawal>),
+    Page(Page),
     Done,
     /// Why is each backend's own.
     Unavailable,
@@ -110,6 +112,9 @@ impl Command {
                 Answer::Withdrawals(open)
             }
             Self::Account(id) => Answer::Account(ledger.account(id).await?),
+            Self::History(id, before, limit) => {
+                Answer::Page(ledger.history(id, before, limit).await?)
+            }
         })
     }
 }

@@ -5,8 +5,8 @@ use std::thread;
 
 use nutgate::clock::Clock;
 use nutgate::ids::AccountId;
-use nutgate::ledger::embedded::{Embedded, SCHEMA};
-use nutgate::store::{Store, read_only};
+use nutgate::ledger::embedded::{Embedded, open_store};
+use nutgate::store::{Durability, read_only};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
@@ -16,7 +16,7 @@ use crate::subject::{AccountRow, OpenRow, Rows, Subject};
 pub(crate) struct OnEmbedded {
     opened: Option<Opened>,
     /// SQL that is run besides the schema.
-    pub(crate) planted: String,
+    pub(crate) planted: &'static str,
 }
 
 struct Opened {
@@ -27,16 +27,17 @@ struct Opened {
 }
 
 impl Opened {
-    fn at(directory: TempDir, clock: &Clock, planted: &str) -> Self {
+    async fn at(directory: TempDir, clock: &Clock, planted: &'static str) -> Self {
         let path = directory.path().join("ledger.db");
-        let schema = [SCHEMA, planted].concat();
         let store = loop {
             // The store of a ledger just dropped lets go of its lock a moment later.
-            match Store::open(&path, &schema) {
+            match open_store(&path) {
                 Ok(store) => break store,
                 Err(_) => thread::yield_now(),
             }
         };
+        let plant = |connection: &Connection| Ok(connection.execute_batch(planted)?);
+        store.write(Durability::Process, plant).await.unwrap();
         let ledger = Embedded::new(store, clock.clone());
         let reader = read_only(&path).unwrap();
         Self { ledger, reader, clock: clock.clone(), directory }
@@ -53,7 +54,7 @@ impl Subject for OnEmbedded {
         } else {
             tempfile::tempdir()
         };
-        self.opened = Some(Opened::at(directory.unwrap(), clock, &self.planted));
+        self.opened = Some(Opened::at(directory.unwrap(), clock, self.planted).await);
     }
 
     fn ledger(&self) -> &Embedded {
@@ -62,7 +63,7 @@ impl Subject for OnEmbedded {
 
     async fn crash(&mut self) {
         let Opened { clock, directory, .. } = self.opened.take().unwrap();
-        self.opened = Some(Opened::at(directory, &clock, &self.planted));
+        self.opened = Some(Opened::at(directory, &clock, self.planted).await);
     }
 
     async fn rows(&mut self, _: &[AccountId]) -> Result<Rows, String> {

@@ -7,9 +7,9 @@ use nutgate::clock::{Clock, UnixMs};
 use nutgate::ids::{AccountId, DepositId, ReservationId, WithdrawalId};
 use nutgate::ledger::book::{Book, Held};
 use nutgate::ledger::{
-    Account, Admission, Admitted, Denied, Deposit, Ended, Ledger, Live, Opening, Receipt, Record,
-    Renewal, Reservation, Unavailable, Unsettled, Withdrawal, WithdrawalAsk, WithdrawalDenied,
-    WithdrawalState,
+    Account, Admission, Admitted, Cursor, Denied, Deposit, End, Ledger, Live, Opening, Page,
+    Receipt, Renewal, Reservation, Unavailable, Unsettled, Withdrawal, WithdrawalAsk,
+    WithdrawalDenied, WithdrawalState,
 };
 use nutgate::money::Msat;
 
@@ -104,18 +104,6 @@ impl Oracle {
     fn pages(&self) -> MutexGuard<'_, Pages> {
         self.pages.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    fn end(
-        &self,
-        reservation: &Reservation,
-        how: Ended,
-        cost: Msat,
-        record: Record,
-    ) -> Result<Receipt, Unsettled> {
-        let now = self.clock.now();
-        let receipt = self.pages().book.end(&reservation.id, how, cost, record, now);
-        receipt.ok_or(Unsettled::Forgotten)
-    }
 }
 
 impl Pages {
@@ -153,7 +141,7 @@ impl Ledger for Oracle {
     async fn deposit(&self, deposit: Deposit) -> Result<Account, Unavailable> {
         let mut pages = self.pages();
         let beyond = || Unavailable("more than can be counted".to_owned());
-        let account = pages.book.deposit(deposit.clone()).ok_or_else(beyond)?;
+        let account = pages.book.deposit(deposit.clone(), self.clock.now()).ok_or_else(beyond)?;
         let known = pages.book.account(&deposit.account);
         let payer = known.and_then(|known| known.parent.clone()).unwrap_or(deposit.account);
         pages.accounts.insert(payer.clone());
@@ -185,17 +173,10 @@ impl Ledger for Oracle {
         Ok(())
     }
 
-    async fn settle(
-        &self,
-        reservation: Reservation,
-        cost: Msat,
-        record: Record,
-    ) -> Result<Receipt, Unsettled> {
-        self.end(&reservation, Ended::Settled, cost, record)
-    }
-
-    async fn release(&self, reservation: Reservation) -> Result<Receipt, Unsettled> {
-        self.end(&reservation, Ended::Released, Msat::ZERO, Record::default())
+    async fn end(&self, reservation: Reservation, end: End) -> Result<Receipt, Unsettled> {
+        let (now, how, cost) = (self.clock.now(), end.how(), end.cost());
+        let receipt = self.pages().book.end(&reservation.id, how, cost, end.into_record(), now);
+        receipt.ok_or(Unsettled::Forgotten)
     }
 
     async fn expire(&self) -> Result<Vec<Receipt>, Unavailable> {
@@ -210,7 +191,7 @@ impl Ledger for Oracle {
     ) -> Result<Result<Withdrawal, WithdrawalDenied>, Unavailable> {
         let mut pages = self.pages();
         pages.withdrawals.insert(ask.id.clone());
-        Ok(pages.book.withdraw_begin(&ask))
+        Ok(pages.book.withdraw_begin(&ask, self.clock.now()))
     }
 
     async fn withdraw_commit(&self, _: AccountId, id: WithdrawalId) -> Result<(), Unavailable> {
@@ -239,5 +220,14 @@ impl Ledger for Oracle {
 
     async fn account(&self, account: AccountId) -> Result<Option<Account>, Unavailable> {
         Ok(self.knows(&account))
+    }
+
+    async fn history(
+        &self,
+        account: AccountId,
+        before: Option<Cursor>,
+        limit: u32,
+    ) -> Result<Page, Unavailable> {
+        Ok(self.pages().book.history(&account, before, limit))
     }
 }

@@ -34,22 +34,22 @@ pub(crate) const IN_REDIS: &[Bug] = &[
     },
     Bug {
         what: "a repeated deposit is credited again",
-        file: "deposit.v1.lua",
-        edits: &[("if redis.call('HEXISTS', payer, ARGV[2]) == 0 then", "if true then")],
+        file: "deposit.v2.lua",
+        edits: &[("if redis.call('HEXISTS', payer, ARGV[3]) == 0 then", "if true then")],
     },
     Bug {
         what: "a deposit is credited and not written down",
-        file: "deposit.v1.lua",
-        edits: &[(", ARGV[2], amount)", ")")],
+        file: "deposit.v2.lua",
+        edits: &[(", ARGV[3], amount)", ")")],
     },
     Bug {
         what: "a child has money of its own",
-        file: "deposit.v1.lua",
-        edits: &[("parent and ARGV[1] .. parent or KEYS[1]", "KEYS[1]")],
+        file: "deposit.v2.lua",
+        edits: &[("redis.call('HGET', KEYS[1], 'pa') or ARGV[4]", "ARGV[4]")],
     },
     Bug {
         what: "a balance grows beyond what can be counted",
-        file: "deposit.v1.lua",
+        file: "deposit.v2.lua",
         edits: &[("if deposited > MOST then", "if false then")],
     },
     Bug {
@@ -134,22 +134,22 @@ pub(crate) const IN_REDIS: &[Bug] = &[
     },
     Bug {
         what: "what has ended is renewed",
-        file: "renew.v1.lua",
+        file: "renew.v2.lua",
         edits: &[("if held.ac and not held.how then", "if held.ac then")],
     },
     Bug {
         what: "a renewal does not note what has accrued",
-        file: "renew.v1.lua",
+        file: "renew.v2.lua",
         edits: &[("redis.call('HSET', key, 'cr', accrued)", "")],
     },
     Bug {
         what: "what was given up stays reserved",
-        file: "renew.v1.lua",
+        file: "renew.v2.lua",
         edits: &[("if lifetime == 0 then", "if false then")],
     },
     Bug {
         what: "what was given up is free",
-        file: "renew.v1.lua",
+        file: "renew.v2.lua",
         edits: &[("tonumber(accrued), FLOOR", "0, FLOOR")],
     },
     Bug {
@@ -180,7 +180,7 @@ pub(crate) const IN_REDIS: &[Bug] = &[
     Bug {
         what: "an ended reservation stays in the index of deadlines",
         file: "ending.lua",
-        edits: &[("redis.call('ZREM', due, id)", "")],
+        edits: &[("redis.call('ZREM', shard .. 'due', id)", "")],
     },
     Bug {
         what: "an ended request goes on counting as open",
@@ -188,48 +188,48 @@ pub(crate) const IN_REDIS: &[Bug] = &[
         edits: &[("math.max(0, num(usage.ko) - 1)", "num(usage.ko)")],
     },
     Bug {
-        what: "cached input counts twice",
+        what: "output does not count against the hour",
         file: "ending.lua",
-        edits: &[("used + num(record[4])", "used + num(record[4]) + num(record[5])")],
+        edits: &[("used + num(record[1]) + num(record[2])", "used + num(record[1])")],
     },
     Bug {
         what: "a reservation expires under a stream that lives",
-        file: "expire.v1.lua",
+        file: "expire.v2.lua",
         edits: &[("local now = clock(ARGV[2])", "local now = clock(ARGV[2]) + 5000")],
     },
     Bug {
         what: "what expires is charged in full",
-        file: "expire.v1.lua",
-        edits: &[("'HGET', held, 'cr'", "'HGET', held, 'am'")],
+        file: "expire.v2.lua",
+        edits: &[("'HGET', ARGV[1] .. 'r:' .. id, 'cr'", "'HGET', ARGV[1] .. 'r:' .. id, 'am'")],
     },
     Bug {
         what: "what expires is free",
-        file: "expire.v1.lua",
-        edits: &[("num(redis.call('HGET', held, 'cr'))", "0")],
+        file: "expire.v2.lua",
+        edits: &[("num(redis.call('HGET', ARGV[1] .. 'r:' .. id, 'cr'))", "0")],
     },
     Bug {
         what: "a repeated withdrawal pays twice",
-        file: "withdraw.v1.lua",
+        file: "withdraw.v2.lua",
         edits: &[("if known and string.sub(known, 1, 8) ~= 'reverted' then", "if false then")],
     },
     Bug {
         what: "more is withdrawn than there is",
-        file: "withdraw.v1.lua",
+        file: "withdraw.v2.lua",
         edits: &[("if amount > available then return {'insufficient', available} end", "")],
     },
     Bug {
         what: "everything leaves under an open request",
-        file: "withdraw.v1.lua",
+        file: "withdraw.v2.lua",
         edits: &[("if num(held.op) > 0 then return {'busy', num(held.op)} end", "")],
     },
     Bug {
         what: "a large withdrawal is written down in short",
-        file: "withdraw.v1.lua",
+        file: "withdraw.v2.lua",
         edits: &[("'begun %.0f %s %s'", "'begun %.12g %s %s'")],
     },
     Bug {
         what: "a committed withdrawal is put back too",
-        file: "undraw.v1.lua",
+        file: "undraw.v2.lua",
         edits: &[
             ("string.sub(row, 1, 6) ~= 'begun '", "string.sub(row, 1, 8) == 'reverted'"),
             ("'^begun (%d+)'", "' (%d+)'"),
@@ -237,46 +237,91 @@ pub(crate) const IN_REDIS: &[Bug] = &[
     },
     Bug {
         what: "a reverted withdrawal is not put back",
-        file: "undraw.v1.lua",
+        file: "undraw.v2.lua",
         edits: &[("'av', num(held.av) + amount", "'av', num(held.av)")],
     },
     Bug {
         what: "an ended withdrawal is resumed for ever",
-        file: "undraw.v1.lua",
-        edits: &[("redis.call('ZREM', KEYS[3], ARGV[2] .. ' ' .. ARGV[1])", "")],
+        file: "undraw.v2.lua",
+        edits: &[("redis.call('ZREM', KEYS[3], member)", "")],
+    },
+    Bug {
+        what: "a deposit is not in the history",
+        file: "deposit.v2.lua",
+        edits: &[("note(ARGV[1], owner,", "local _ = (")],
+    },
+    Bug {
+        what: "a child's request is not in its parent's history",
+        file: "ending.lua",
+        edits: &[("note(shard, held.ac, text)", "")],
+    },
+    Bug {
+        what: "a child does not see its own requests",
+        file: "ending.lua",
+        edits: &[("if held.ky ~= held.ac then note", "if false then note")],
+    },
+    Bug {
+        what: "a request is in a history twice",
+        file: "ending.lua",
+        edits: &[("if held.ky ~= held.ac then note", "if true then note")],
+    },
+    Bug {
+        what: "a history tells what was put back as gone",
+        file: "undraw.v2.lua",
+        edits: &[("if at then redis.call('LSET', KEYS[4], at, '') end", "")],
+    },
+    Bug {
+        what: "a page begins with the last entry of the one before",
+        file: "history.v1.lua",
+        edits: &[("newest + 1 - tonumber(ARGV[1])", "newest - tonumber(ARGV[1])")],
+    },
+    Bug {
+        what: "a page is short by what was put back",
+        file: "history.v1.lua",
+        edits: &[("until #some == 0 or #found == 2 * most", "until true")],
     },
 ];
 
-/// Bugs in what the embedded ledger writes: what, and the trigger that undoes a write. The ledger
+/// Bugs in what the embedded ledger writes: what, and a trigger that undoes a write. The ledger
 /// goes on from memory until it crashes.
 pub(crate) const IN_EMBEDDED: &[(&str, &str)] = &[
     (
         "a deposit is credited and not written down",
-        "AFTER INSERT ON deposits BEGIN DELETE FROM deposits WHERE id = NEW.id; END",
+        "CREATE TRIGGER IF NOT EXISTS bug AFTER INSERT ON deposits BEGIN DELETE FROM deposits WHERE id = NEW.id; END",
     ),
     (
         "an end is not written down",
-        "AFTER UPDATE ON reservations WHEN NEW.how IS NOT NULL
+        "CREATE TRIGGER IF NOT EXISTS bug AFTER UPDATE ON reservations WHEN NEW.how IS NOT NULL
          BEGIN UPDATE reservations SET how = NULL WHERE id = NEW.id; END",
     ),
     (
         "a receipt names less than was spent",
-        "AFTER UPDATE ON reservations WHEN NEW.spent > 0
+        "CREATE TRIGGER IF NOT EXISTS bug AFTER UPDATE ON reservations WHEN NEW.spent > 0
          BEGIN UPDATE reservations SET spent = spent - 1 WHERE id = NEW.id; END",
     ),
     (
         "what has accrued is not written down",
-        "AFTER UPDATE ON reservations WHEN NEW.accrued > 0
+        "CREATE TRIGGER IF NOT EXISTS bug AFTER UPDATE ON reservations WHEN NEW.accrued > 0
          BEGIN UPDATE reservations SET accrued = 0 WHERE id = NEW.id; END",
     ),
     (
         "a withdrawal is not ended on disk",
-        "AFTER UPDATE ON withdrawals WHEN NEW.state = 'committed'
+        "CREATE TRIGGER IF NOT EXISTS bug AFTER UPDATE ON withdrawals WHEN NEW.state = 'committed'
          BEGIN UPDATE withdrawals SET state = 'begun' WHERE id = NEW.id; END",
     ),
     (
+        "what ended is missing in the history",
+        "CREATE TRIGGER IF NOT EXISTS bug AFTER UPDATE ON reservations WHEN NEW.nth > 0
+         BEGIN UPDATE reservations SET nth = 0 WHERE id = NEW.id; END",
+    ),
+    (
+        "a history is counted anew with the process",
+        "CREATE TRIGGER IF NOT EXISTS bug AFTER INSERT ON accounts WHEN NEW.entries > 0
+         BEGIN UPDATE accounts SET entries = 0 WHERE id = NEW.id; END",
+    ),
+    (
         "a window is forgotten with the process",
-        "AFTER INSERT ON accounts WHEN NEW.requests_count > 0
+        "CREATE TRIGGER IF NOT EXISTS bug AFTER INSERT ON accounts WHEN NEW.requests_count > 0
          BEGIN UPDATE accounts SET requests_count = 0 WHERE id = NEW.id; END",
     ),
 ];

@@ -2,7 +2,7 @@
 //! after every step.
 
 use nutgate::clock::Clock;
-use nutgate::ledger::Renewal;
+use nutgate::ledger::{HISTORY_PAGE_MAX, Renewal};
 use nutgate::money::Msat;
 
 use crate::auditor::Auditor;
@@ -38,8 +38,12 @@ pub(crate) async fn play<S: Subject>(
     }
     let last = steps.len().saturating_sub(1);
     for account in &story.accounts {
-        let look = Command::Account(account.clone());
-        table.say(&look).await.map_err(|how| Broken { step: last, how })?;
+        for look in [
+            Command::Account(account.clone()),
+            Command::History(account.clone(), None, HISTORY_PAGE_MAX),
+        ] {
+            table.say(&look).await.map_err(|how| Broken { step: last, how })?;
+        }
     }
     Ok(())
 }

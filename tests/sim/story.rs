@@ -8,7 +8,9 @@ use std::time::Duration;
 use nutgate::clock::{Clock, UnixMs};
 use nutgate::ids::{AccountId, DepositId, ReservationId, WithdrawalId};
 use nutgate::ledger::terms::{Cap, Limits, Reset, Terms};
-use nutgate::ledger::{Admission, Amount, Deposit, Opening, Record, Renewal, WithdrawalAsk};
+use nutgate::ledger::{
+    Admission, Amount, Cursor, Deposit, Opening, Record, Renewal, UsageSource, WithdrawalAsk,
+};
 use nutgate::money::Msat;
 
 use crate::command::{Command, Known, Step};
@@ -223,12 +225,13 @@ impl Teller {
         let cost = self.cost(known.amount);
         let input_tokens = self.dice.below(300);
         let record = Record {
-            request_id: "request".to_owned(),
-            model: "model".to_owned(),
-            usage_source: "reported",
+            request_id: known.id.to_string(),
+            route: "/route".to_owned(),
+            model: "a model\nof \"two\" lines".to_owned(),
+            usage_source: self.dice.pick(&UsageSource::ALL).copied(),
             input_tokens,
-            cached_input_tokens: self.dice.below(input_tokens),
             output_tokens: self.dice.below(300),
+            usage: format!(r#"{{"images":{input_tokens}}}"#),
         };
         Some(Command::Settle(known, cost, record))
     }
@@ -295,6 +298,15 @@ impl Teller {
         self.somebody(50).map(Command::Account)
     }
 
+    /// From the newest on, or from anywhere.
+    fn look_at_history(&mut self, _: &Oracle) -> Option<Command> {
+        let account = self.somebody(40)?;
+        let from = self.dice.below(80);
+        let before = if self.dice.percent(60) { Cursor::below(from) } else { None };
+        let limit = u32::try_from(self.dice.below(20)).ok()?;
+        Some(Command::History(account, before, limit))
+    }
+
     /// Somebody who pays, or in so many of a hundred cases a child.
     fn somebody(&mut self, child: u64) -> Option<AccountId> {
         if self.dice.percent(child) {
@@ -356,7 +368,7 @@ fn msat(amount: u64) -> Msat {
 
 const BEGINNING: [(u64, Throw); 2] = [(4, Teller::open), (6, Teller::deposit)];
 // Expiring, and looking for what was begun, ask every shard of a fleet's ledger: few of them.
-const THROWS: [(u64, Throw); 14] = [
+const THROWS: [(u64, Throw); 15] = [
     (30, Teller::open),
     (80, Teller::deposit),
     (300, Teller::admit),
@@ -370,7 +382,8 @@ const THROWS: [(u64, Throw); 14] = [
     (30, Teller::withdraw_revert),
     (10, Teller::look_at_withdrawal),
     (1, Teller::look_at_withdrawals),
-    (74, Teller::look_at_account),
+    (54, Teller::look_at_account),
+    (20, Teller::look_at_history),
 ];
 
 const HOUR_MS: u64 = 3_600_000;

@@ -1,7 +1,8 @@
-//! The payment endpoints: a token becomes a key, a key shows its balance, is topped up, and
-//! gives back what is left. Whoever shows a credential acts on its account and on no other.
+//! The payment endpoints: a token becomes a key, a key shows its balance and its history, is
+//! topped up, and gives back what is left. Whoever shows a credential acts on its account and on no other.
 
 mod create;
+mod history;
 mod info;
 mod refund;
 mod refusals;
@@ -31,6 +32,7 @@ pub(super) fn routes<L: Ledger>(state: ApiState<L>) -> Router {
                 .route(prefix, get(info::info::<L>))
                 .route(&format!("{prefix}/"), get(info::info::<L>))
                 .route(&format!("{prefix}/info"), get(info::info::<L>))
+                .route(&format!("{prefix}/history"), get(history::history::<L>))
                 .route(
                     &format!("{prefix}/create"),
                     get(create::create::<L>).post(create::create::<L>),

@@ -13,6 +13,7 @@
 //! | `ng:{ab}:r:<reservation>` | an open reservation; ended, its receipt, for [`RECEIPTS_KEPT`] |
 //! | `ng:{ab}:due` | open reservations by their deadline |
 //! | `ng:{ab}:w:<account>` | the account's withdrawals |
+//! | `ng:{ab}:h:<account>` | its history, the newest first; for [`RECEIPTS_KEPT`] after the last |
 //! | `ng:{ab}:begun` | withdrawals that are neither committed nor reverted, by when they began |
 //!
 //! **Time** is the server's `TIME`. **An admission whose answer is lost** is handed back by
@@ -26,6 +27,7 @@ mod durable;
 mod link;
 mod replies;
 mod scripts;
+mod shard;
 mod walk;
 
 use std::collections::BTreeMap;
@@ -41,13 +43,15 @@ use self::address::Address;
 use self::durable::Durable;
 use self::link::{Call, Link};
 use self::replies::Parts;
+use self::scripts::ACCOUNT_FIELDS;
+use self::shard::Shard;
 use super::{
-    Account, Admission, Admitted, Amount, Denied, Deposit, Ended, Ledger, Live, Opening, Receipt,
-    Record, Renewal, Reservation, Unavailable, Unsettled, Withdrawal, WithdrawalAsk,
+    Account, Admission, Admitted, Amount, Cursor, Denied, Deposit, End, Ledger, Live, Opening,
+    Page, Receipt, Renewal, Reservation, Unavailable, Unsettled, Withdrawal, WithdrawalAsk,
     WithdrawalDenied,
 };
 use crate::clock::Clock;
-use crate::ids::{AccountId, ReservationId, WithdrawalId};
+use crate::ids::{AccountId, WithdrawalId};
 use crate::money::Msat;
 
 pub use self::scripts::Scripts;
@@ -117,41 +121,6 @@ impl Redis {
         }
     }
 
-    async fn end(
-        &self,
-        reservation: Reservation,
-        how: Ended,
-        cost: Msat,
-        record: Record,
-    ) -> Result<Receipt, Unsettled> {
-        let (shard, id) = (Shard::of(&reservation.account), &reservation.id);
-        let call = Call::new(&self.0.scripts.end, [shard.reservation(id), shard.due()])
-            .arg(shard.accounts())
-            .arg(self.now())
-            .arg(id)
-            .arg(how.name())
-            .arg(cost.get())
-            .arg(RECEIPTS_KEPT.as_millis())
-            .arg(record.request_id)
-            .arg(record.model)
-            .arg(record.usage_source)
-            .arg(record.input_tokens)
-            .arg(record.cached_input_tokens)
-            .arg(record.output_tokens);
-        let receipt = match self.0.link.run(&call).await.and_then(Parts::of) {
-            Ok(parts) if parts.is_empty() => Ok(None),
-            Ok(mut parts) => parts.receipt().map(Some),
-            Err(why) => Err(why),
-        };
-        match receipt {
-            Ok(receipt) => {
-                reservation.ended();
-                receipt.ok_or(Unsettled::Forgotten)
-            }
-            Err(why) => Err(Unsettled::NoAnswer { reservation, why }),
-        }
-    }
-
     async fn undraw(
         &self,
         account: &AccountId,
@@ -159,7 +128,12 @@ impl Redis {
         state: &str,
     ) -> Result<(), Unavailable> {
         let shard = Shard::of(account);
-        let keys = [shard.account(account), shard.withdrawals(account), shard.begun()];
+        let keys = [
+            shard.account(account),
+            shard.withdrawals(account),
+            shard.begun(),
+            shard.history(account),
+        ];
         let call = Call::new(&self.0.scripts.undraw, keys).arg(id).arg(account).arg(state);
         self.0.durable.call(shard.tag, &call).await.map(drop)
     }
@@ -198,8 +172,10 @@ impl Ledger for Redis {
     async fn deposit(&self, deposit: Deposit) -> Result<Account, Unavailable> {
         let shard = Shard::of(&deposit.account);
         let call = Call::new(&self.0.scripts.deposit, [shard.account(&deposit.account)])
-            .arg(shard.accounts())
+            .arg(shard.prefix())
+            .arg(self.now())
             .arg(&deposit.id)
+            .arg(&deposit.account)
             .arg(deposit.amount.get());
         let account = Parts::of(self.0.durable.call(shard.tag, &call).await?)?.account()?;
         account.ok_or_else(replies::unreadable)
@@ -258,11 +234,8 @@ impl Ledger for Redis {
         });
         let calls = parts.map(async |(tag, renewals)| {
             let shard = Shard { tag };
-            let call = Call::new(&self.0.scripts.renew, [shard.due()])
-                .arg(shard.accounts())
-                .arg(self.now())
-                .arg(shard.reservations())
-                .arg(RECEIPTS_KEPT.as_millis());
+            let call =
+                Call::new(&self.0.scripts.renew, [shard.due()]).arg(shard.prefix()).arg(self.now());
             let call = renewals.iter().fold(call, |call, renewal| {
                 call.arg(&renewal.reservation)
                     .arg(renewal.lifetime.as_millis())
@@ -273,26 +246,37 @@ impl Ledger for Redis {
         join_all(calls).await.into_iter().collect()
     }
 
-    async fn settle(
-        &self,
-        reservation: Reservation,
-        cost: Msat,
-        record: Record,
-    ) -> Result<Receipt, Unsettled> {
-        self.end(reservation, Ended::Settled, cost, record).await
-    }
-
-    async fn release(&self, reservation: Reservation) -> Result<Receipt, Unsettled> {
-        self.end(reservation, Ended::Released, Msat::ZERO, Record::default()).await
+    async fn end(&self, reservation: Reservation, end: End) -> Result<Receipt, Unsettled> {
+        let (how, cost, record) = (end.how(), end.cost(), end.into_record());
+        let (shard, id) = (Shard::of(&reservation.account), &reservation.id);
+        let call = Call::new(&self.0.scripts.end, [shard.reservation(id)])
+            .arg(shard.prefix())
+            .arg(self.now())
+            .arg(id)
+            .arg(how.name())
+            .arg(cost.get())
+            .arg(record.input_tokens)
+            .arg(record.output_tokens)
+            .arg(replies::lines_of(&record));
+        let receipt = match self.0.link.run(&call).await.and_then(Parts::of) {
+            Ok(parts) if parts.is_empty() => Ok(None),
+            Ok(mut parts) => parts.receipt().map(Some),
+            Err(why) => Err(why),
+        };
+        match receipt {
+            Ok(receipt) => {
+                reservation.ended();
+                receipt.ok_or(Unsettled::Forgotten)
+            }
+            Err(why) => Err(Unsettled::NoAnswer { reservation, why }),
+        }
     }
 
     async fn expire(&self) -> Result<Vec<Receipt>, Unavailable> {
         let calls = Shard::all().map(async |shard| {
             let call = Call::new(&self.0.scripts.expire, [shard.due()])
-                .arg(shard.accounts())
+                .arg(shard.prefix())
                 .arg(self.now())
-                .arg(shard.reservations())
-                .arg(RECEIPTS_KEPT.as_millis())
                 .arg(AT_ONCE_MAX);
             let mut parts = Parts::of(self.0.background.run(&call).await?)?;
             let mut ended = Vec::new();
@@ -324,7 +308,8 @@ impl Ledger for Redis {
             .arg(mode)
             .arg(amount.get())
             .arg(&ask.unit)
-            .arg(&ask.mint);
+            .arg(&ask.mint)
+            .arg(shard.prefix());
         let answer = self.0.durable.call(shard.tag, &call).await?;
         Parts::of(answer)?.withdrawal(ask.account, ask.id)
     }
@@ -387,6 +372,24 @@ impl Ledger for Redis {
         look.arg(key).arg(&ACCOUNT_FIELDS);
         Parts::of(self.0.link.run(&look).await?)?.account()
     }
+
+    async fn history(
+        &self,
+        account: AccountId,
+        before: Option<Cursor>,
+        limit: u32,
+    ) -> Result<Page, Unavailable> {
+        let (shard, limit) = (Shard::of(&account), Page::limit(limit));
+        let keys = [shard.account(&account), shard.history(&account)];
+        let call = Call::new(&self.0.scripts.history, keys)
+            .arg(before.map(|cursor| cursor.nth().to_string()).unwrap_or_default())
+            .arg(limit.saturating_add(1));
+        let (mut parts, mut found) = (Parts::of(self.0.link.run(&call).await?)?, Vec::new());
+        while !parts.is_empty() {
+            found.push((parts.number()?, replies::entry(&parts.text()?)?));
+        }
+        Ok(Page::of(found, limit))
+    }
 }
 
 impl fmt::Debug for Redis {
@@ -404,64 +407,7 @@ impl Drop for Inner {
     }
 }
 
-/// The keys that one slot holds together.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Shard {
-    tag: String,
-}
-
-impl Shard {
-    fn of(account: &AccountId) -> Self {
-        Self { tag: account.as_str().chars().take(SHARD_DIGITS).collect() }
-    }
-
-    fn all() -> impl Iterator<Item = Self> {
-        (0..=u8::MAX).map(|shard| Self { tag: format!("{shard:02x}") })
-    }
-
-    /// The shard, kind and id that a key names.
-    fn of_key(key: &str) -> Option<(Self, &str, &str)> {
-        let (tag, rest) = key.strip_prefix("ng:{")?.split_once("}:")?;
-        let (kind, id) = rest.split_once(':')?;
-        Some((Self { tag: tag.to_owned() }, kind, id))
-    }
-
-    fn key(&self, rest: &str) -> String {
-        format!("ng:{{{}}}:{rest}", self.tag)
-    }
-
-    fn accounts(&self) -> String {
-        self.key("a:")
-    }
-
-    fn account(&self, id: &AccountId) -> String {
-        self.key(&format!("a:{id}"))
-    }
-
-    fn reservations(&self) -> String {
-        self.key("r:")
-    }
-
-    fn reservation(&self, id: &ReservationId) -> String {
-        self.key(&format!("r:{id}"))
-    }
-
-    fn due(&self) -> String {
-        self.key("due")
-    }
-
-    fn withdrawals(&self, id: &AccountId) -> String {
-        self.key(&format!("w:{id}"))
-    }
-
-    fn begun(&self) -> String {
-        self.key("begun")
-    }
-}
-
-const SHARD_DIGITS: usize = 2;
-
-/// How long a repeated end finds the receipt of the first.
+/// How long a repeated end finds the receipt of the first, and a history its last entry.
 pub const RECEIPTS_KEPT: Duration = Duration::from_secs(24 * 3_600);
 
 /// A busy server is no reason to leave a round through the shards half done.
@@ -469,12 +415,6 @@ const BACKGROUND_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Reservations of one shard renewed or ended by one call: it never holds the server for long.
 const AT_ONCE_MAX: usize = 100;
-
-/// The fields that `account` in `common.lua` reads, in its order.
-const ACCOUNT_FIELDS: [&str; 26] = [
-    "de", "av", "re", "sp", "rf", "sh", "rq", "wd", "op", "pa", "ex", "ca", "cr", "lr", "lt", "lc",
-    "ko", "kh", "kt", "ks", "kb", "kp", "rs", "rc", "ts", "tc",
-];
 
 #[cfg(test)]
 mod fake;

@@ -5,11 +5,11 @@ use std::time::Duration;
 use redis::Value;
 
 use crate::clock::UnixMs;
-use crate::ids::{AccountId, WithdrawalId};
+use crate::ids::{AccountId, DepositId, ReservationId, WithdrawalId};
 use crate::ledger::terms::{Cap, Reset, Terms, Usage, Window};
 use crate::ledger::{
-    Account, Denied, Ended, Limit, Limited, Receipt, Unavailable, Withdrawal, WithdrawalDenied,
-    WithdrawalState,
+    Account, Denied, Ended, Entry, Limit, Limited, Receipt, Record, Unavailable, UsageSource, What,
+    Withdrawal, WithdrawalDenied, WithdrawalState,
 };
 use crate::money::Msat;
 
@@ -66,7 +66,8 @@ impl Parts {
         self.number().map(UnixMs)
     }
 
-    /// The fields of `account` in `common.lua`, in its order. `None`: no such account.
+    /// The fields of an account, in the order of [`super::scripts::ACCOUNT_FIELDS`]. `None`: no
+    /// such account.
     pub(super) fn account(mut self) -> Read<Option<Account>> {
         if matches!(self.0.as_slice(), [] | [Value::Nil, ..]) {
             return Ok(None);
@@ -81,6 +82,7 @@ impl Parts {
             requests: self.number()?,
             withdrawals: self.number()?,
             open_reservations: self.number()?,
+            entries: self.number()?,
             parent: self.maybe_text()?.map(AccountId::stored),
             ..Account::default()
         };
@@ -175,9 +177,61 @@ pub(super) fn withdrawal(row: &str, account: AccountId, id: WithdrawalId) -> Rea
         "reverted" => WithdrawalState::Reverted,
         _ => return Err(unreadable()),
     };
-    let amount = part()?.parse().ok().and_then(Msat::new).ok_or_else(unreadable)?;
+    let amount = msat(part()?)?;
     let (unit, mint) = (part()?.to_owned(), part()?.to_owned());
     Ok(Withdrawal { id, account, amount, mint, unit, state })
+}
+
+/// What of a record is kept as it is: lines, of which only the last may hold anything.
+pub(super) fn lines_of(record: &Record) -> String {
+    let source = record.usage_source.map_or("", UsageSource::name);
+    [&record.request_id, &record.route, source, &record.usage, &record.model].join("\n")
+}
+
+/// An entry of a history as the scripts write it: what it is, its id, when, and its amounts, none
+/// of which has a space; behind that the lines of a record.
+pub(super) fn entry(text: &str) -> Read<Entry> {
+    let (head, lines) = text.split_once('\n').unwrap_or((text, ""));
+    let mut parts = head.split(' ');
+    let mut part = || parts.next().ok_or_else(unreadable);
+    let (kind, id) = (part()?, part()?.to_owned());
+    let at = UnixMs(number(part()?)?);
+    let what = match kind {
+        "d" => What::Deposit { id: DepositId::stored(id), amount: msat(part()?)? },
+        "w" => What::Withdrawal { id: WithdrawalId::stored(id), amount: msat(part()?)? },
+        "r" => What::Request {
+            id: ReservationId::stored(id),
+            how: Ended::named(part()?).ok_or_else(unreadable)?,
+            reserved: msat(part()?)?,
+            spent: msat(part()?)?,
+            shortfall: msat(part()?)?,
+            record: record(number(part()?)?, number(part()?)?, lines)?,
+        },
+        _ => return Err(unreadable()),
+    };
+    Ok(Entry { at, what })
+}
+
+fn record(input_tokens: u64, output_tokens: u64, lines: &str) -> Read<Record> {
+    let lines: Vec<&str> = lines.splitn(5, '\n').collect();
+    let [request_id, route, source, usage, model] = lines[..] else { return Err(unreadable()) };
+    Ok(Record {
+        request_id: request_id.to_owned(),
+        route: route.to_owned(),
+        model: model.to_owned(),
+        usage_source: UsageSource::named(source),
+        input_tokens,
+        output_tokens,
+        usage: usage.to_owned(),
+    })
+}
+
+fn number(text: &str) -> Read<u64> {
+    text.parse().map_err(|_| unreadable())
+}
+
+fn msat(text: &str) -> Read<Msat> {
+    Msat::new(number(text)?).ok_or_else(unreadable)
 }
 
 pub(super) fn text(value: Value) -> Read<String> {

@@ -1,7 +1,10 @@
 //! The ledger's verbs as Redis runs them: one script each, atomic by nature.
 //!
-//! A script's name carries its version. A changed rule is a new file beside the old one, so that
-//! the gateways of a rolling deploy agree about what a name does.
+//! A script's name carries its version. A changed rule has a new name, so that the gateways of a
+//! rolling deploy agree about what a name does; those of the version before bring the old text
+//! with them. What a script writes has to be readable by both.
+
+use super::RECEIPTS_KEPT;
 
 /// One script, and the hash that a server which has seen it knows it by.
 #[derive(Clone, Debug)]
@@ -28,6 +31,7 @@ pub struct Scripts {
     pub(super) expire: Script,
     pub(super) withdraw: Script,
     pub(super) undraw: Script,
+    pub(super) history: Script,
     pub(super) look: Script,
     pub(super) strays: Script,
 }
@@ -42,27 +46,52 @@ impl Scripts {
     /// The scripts as `edit` changes them, called with a file's name and its text: how a
     /// simulation plants a bug that it must find.
     pub fn edited(edit: &dyn Fn(&str, &str) -> String) -> Self {
-        let common = edit("common.lua", COMMON);
+        let common = settings() + &edit("common.lua", COMMON);
+        let history = edit("history.lua", HISTORY);
         let ending = edit("ending.lua", ENDING);
         let plain = |name, source| Script::new([common.as_str(), &edit(name, source)].concat());
+        let notes = |name, source| {
+            Script::new([common.as_str(), history.as_str(), &edit(name, source)].concat())
+        };
         let ends = |name, source| {
-            Script::new([common.as_str(), ending.as_str(), &edit(name, source)].concat())
+            let parts = [common.as_str(), history.as_str(), ending.as_str(), &edit(name, source)];
+            Script::new(parts.concat())
         };
         Self {
             open: plain("open.v1.lua", include_str!("scripts/open.v1.lua")),
-            deposit: plain("deposit.v1.lua", include_str!("scripts/deposit.v1.lua")),
+            deposit: notes("deposit.v2.lua", include_str!("scripts/deposit.v2.lua")),
             admit: plain("admit.v1.lua", include_str!("scripts/admit.v1.lua")),
             extend: plain("extend.v1.lua", include_str!("scripts/extend.v1.lua")),
-            renew: ends("renew.v1.lua", include_str!("scripts/renew.v1.lua")),
-            end: ends("end.v1.lua", include_str!("scripts/end.v1.lua")),
-            expire: ends("expire.v1.lua", include_str!("scripts/expire.v1.lua")),
-            withdraw: plain("withdraw.v1.lua", include_str!("scripts/withdraw.v1.lua")),
-            undraw: plain("undraw.v1.lua", include_str!("scripts/undraw.v1.lua")),
+            renew: ends("renew.v2.lua", include_str!("scripts/renew.v2.lua")),
+            end: ends("end.v2.lua", include_str!("scripts/end.v2.lua")),
+            expire: ends("expire.v2.lua", include_str!("scripts/expire.v2.lua")),
+            withdraw: notes("withdraw.v2.lua", include_str!("scripts/withdraw.v2.lua")),
+            undraw: notes("undraw.v2.lua", include_str!("scripts/undraw.v2.lua")),
+            history: plain("history.v1.lua", include_str!("scripts/history.v1.lua")),
             look: plain("look.v1.lua", include_str!("scripts/look.v1.lua")),
             strays: plain("strays.v1.lua", include_str!("scripts/strays.v1.lua")),
         }
     }
 }
 
+/// What is the same here and in every script.
+fn settings() -> String {
+    let fields = ACCOUNT_FIELDS.map(|field| format!("'{field}'")).join(",");
+    let kept = RECEIPTS_KEPT.as_millis();
+    format!(
+        "local ACCOUNT_FIELDS, RECEIPTS_KEPT, ENTRIES_MAX = {{{fields}}}, {kept}, {ENTRIES_MAX}\n"
+    )
+}
+
+/// The fields of an account's hash, in the order in which they are answered and read.
+pub(super) const ACCOUNT_FIELDS: [&str; 27] = [
+    "de", "av", "re", "sp", "rf", "sh", "rq", "wd", "op", "hn", "pa", "ex", "ca", "cr", "lr", "lt",
+    "lc", "ko", "kh", "kt", "ks", "kb", "kp", "rs", "rc", "ts", "tc",
+];
+
+/// Entries of one history that are kept; beyond it the oldest are forgotten.
+pub(super) const ENTRIES_MAX: usize = 1_000;
+
 const COMMON: &str = include_str!("scripts/common.lua");
+const HISTORY: &str = include_str!("scripts/history.lua");
 const ENDING: &str = include_str!("scripts/ending.lua");

@@ -9,9 +9,9 @@ use nutgate_sandbox::{Redis as Server, RedisCluster, RedisOptions, RedisSentinel
 use super::fake::Fake;
 use super::*;
 use crate::clock::{Stopwatch, UnixMs};
-use crate::ids::DepositId;
+use crate::ids::{DepositId, ReservationId};
 use crate::ledger::terms::{Limits, Terms};
-use crate::ledger::{WithdrawalState, reaper};
+use crate::ledger::{Ended, HISTORY_PAGE_MAX, Record, UsageSource, WithdrawalState, reaper};
 
 const PATIENCE: Duration = Duration::from_millis(250);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -32,7 +32,7 @@ async fn started() -> (Server, Redis) {
 }
 
 async fn fund(ledger: &Redis, account: &AccountId, amount: u64) {
-    let id = DepositId::stored(format!("deposit of {account}"));
+    let id = DepositId::stored(format!("deposit-of-{account}"));
     let deposit = Deposit { id, account: account.clone(), amount: msat(amount) };
     ledger.deposit(deposit).await.unwrap();
 }
@@ -179,6 +179,107 @@ async fn a_child_belongs_in_its_parents_shard() {
     ledger.release(reservation).await.unwrap();
 }
 
+/// Behind the newest the oldest are forgotten, and all of them a day after the last.
+#[tokio::test]
+async fn a_history_keeps_its_newest_entries_for_as_long_as_receipts_are_kept() {
+    let (server, ledger) = started().await;
+    let alice = account(6);
+    let deposits = (0..=scripts::ENTRIES_MAX).map(|nth| Deposit {
+        id: DepositId::stored(format!("deposit-{nth}")),
+        account: alice.clone(),
+        amount: msat(1),
+    });
+    for deposit in join_all(deposits.map(|deposit| ledger.deposit(deposit))).await {
+        deposit.unwrap();
+    }
+    let (mut ids, mut before) = (BTreeSet::new(), None);
+    let oldest = loop {
+        let page = ledger.history(alice.clone(), before, HISTORY_PAGE_MAX).await.unwrap();
+        assert_eq!(page.entries.len(), 100);
+        ids.extend(page.entries.into_iter().map(|entry| format!("{:?}", entry.what)));
+        match page.next {
+            None => break before.unwrap(),
+            next => before = next,
+        }
+    };
+    assert_eq!((ids.len(), oldest.nth()), (scripts::ENTRIES_MAX, 102), "of 1,001");
+    assert!(!ids.iter().any(|deposit| deposit.contains("\"deposit-0\"")));
+    let forgotten = ledger.history(alice.clone(), Cursor::below(2), 1).await.unwrap();
+    assert_eq!(forgotten, Page::default());
+    assert_eq!(ledger.history(account(7), None, 1).await.unwrap(), Page::default());
+    let left = server.cli(&["PTTL", "ng:{06}:h:06-account"]).await.unwrap();
+    let day = RECEIPTS_KEPT.as_millis();
+    assert!((day - 60_000..=day).contains(&left.parse().unwrap()), "{left}");
+}
+
+/// The gateways of the version before read these fields of a receipt and no others, and make
+/// receipts that have more.
+#[tokio::test]
+async fn receipts_and_gateways_of_two_versions_agree() {
+    let (server, ledger) = started().await;
+    let alice = account(8);
+    fund(&ledger, &alice, 1_000).await;
+    let reservation = admit(&ledger, &alice, 300).await;
+    let key = format!("ng:{{08}}:r:{}", reservation.id);
+    let record = Record { model: "m".to_owned(), input_tokens: 3, ..Record::default() };
+    ledger.settle(reservation, msat(120), record).await.unwrap();
+    let fields = server.cli(&["HKEYS", &key]).await.unwrap();
+    let fields: BTreeSet<&str> = fields.lines().collect();
+    assert_eq!(fields, BTreeSet::from(["ac", "av", "how", "rt", "sh", "sp"]));
+
+    let theirs = ReservationId::fresh();
+    let key = format!("ng:{{08}}:r:{theirs}");
+    let mut receipt = vec!["HSET", &key, "ac", "08-account", "ky", "08-account", "am", "300"];
+    receipt.extend(["tk", "1", "cr", "5", "how", "settled", "sp", "100", "rt", "200", "sh", "0"]);
+    receipt.extend(["av", "780", "id", "req", "mo", "m", "us", "upstream", "in", "1", "ou", "2"]);
+    server.cli(&receipt).await.unwrap();
+    let again = Reservation::open(theirs, alice.clone(), msat(300), ledger.live());
+    let repeated = ledger.settle(again, msat(120), Record::default()).await.unwrap();
+    assert_eq!((repeated.spent, repeated.returned), (msat(100), msat(200)));
+    assert_eq!(parts(&ledger, &alice).await, [880, 0, 120, 0]);
+    assert_eq!(ledger.history(alice, None, 9).await.unwrap().entries.len(), 2);
+}
+
+/// What a request leaves behind, in bytes of a server's memory. Receipts are kept by the million.
+#[tokio::test]
+#[expect(clippy::print_stdout, reason = "the figures are what a reader of its output wants")]
+async fn what_is_kept_of_a_request_is_small() {
+    let (server, ledger) = started().await;
+    let alice = AccountId::stored(format!("0a{}", "7".repeat(62)));
+    fund(&ledger, &AccountId::stored(format!("0a{}", "8".repeat(62))), 1_000).await;
+    let id = DepositId::of_cashu_token("a Cashu token");
+    ledger.deposit(Deposit { id, account: alice.clone(), amount: msat(9_000_000) }).await.unwrap();
+    let bytes = async |key: String| -> u64 {
+        server.cli(&["MEMORY", "USAGE", &key]).await.unwrap().parse().unwrap()
+    };
+    let usage = r#"{"input_tokens":1234,"cached_input_tokens":1000,"output_tokens":567}"#;
+    let record = |nth: usize| Record {
+        request_id: format!("01a2b3c4-d5e6-7f80-9a1b-{nth:012}"),
+        route: "/chat/completions".to_owned(),
+        model: "maker/model-4-large".to_owned(),
+        usage_source: Some(UsageSource::Upstream),
+        input_tokens: 1_234,
+        output_tokens: 567,
+        usage: usage.to_owned(),
+    };
+    let (mut receipt, mut histories) = (0, Vec::new());
+    for nth in 0..100 {
+        let reservation = admit(&ledger, &alice, 45_678).await;
+        let key = format!("ng:{{0a}}:r:{}", reservation.id);
+        ledger.settle(reservation, msat(12_345), record(nth)).await.unwrap();
+        receipt = bytes(key).await;
+        histories.push(bytes(format!("ng:{{0a}}:h:{alice}")).await);
+    }
+    let account = bytes(format!("ng:{{0a}}:a:{alice}")).await;
+    let entry = (histories[99] - histories[49]) / 50;
+    println!(
+        "account {account} bytes, receipt {receipt}, its entry in the history {entry}, a history \
+         of two entries {}, of 101 {}",
+        histories[0], histories[99]
+    );
+    assert!(account <= 360 && receipt <= 300 && entry <= 300);
+}
+
 #[tokio::test]
 async fn a_server_that_forgot_the_scripts_gets_them_again() {
     let (server, ledger) = started().await;
@@ -259,7 +360,7 @@ async fn a_server_that_loads_its_data_is_asked_again_until_it_has() {
 /// The server says which of its disks have it: its own, and how many replicas'.
 #[tokio::test]
 async fn a_deposit_is_acknowledged_when_the_server_says_that_it_is_on_its_disk() {
-    const ACCOUNT: &str = "*26\r\n:5\r\n:5\r\n:0\r\n:0\r\n:0\r\n:0\r\n:0\r\n:0\r\n:0\r\n$-1\r\n\
+    const ACCOUNT: &str = "*27\r\n:5\r\n:5\r\n:0\r\n:0\r\n:0\r\n:0\r\n:0\r\n:0\r\n:0\r\n:0\r\n$-1\r\n\
         $-1\r\n$-1\r\n$-1\r\n$-1\r\n$-1\r\n$-1\r\n:0\r\n:0\r\n:0\r\n:0\r\n:0\r\n:0\r\n:0\r\n:0\r\n\
         :0\r\n:0\r\n";
     let answers = |command: &str, before| match (command, before) {

@@ -110,7 +110,7 @@ impl Drop for Subject {
 
 async fn fund(dir: &Path) -> Result<(), String> {
     let database = dir.join("nutgate.db");
-    let store = Store::open(&database, embedded::SCHEMA).map_err(|error| error.to_string())?;
+    let store = embedded::open_store(&database).map_err(|error| error.to_string())?;
     let deposit = Deposit {
         id: DepositId::stored("bench"),
         account: ApiKey::presented(KEY).account(),

@@ -17,8 +17,9 @@ pub(crate) struct ReservationRow {
     pub(crate) model: String,
     pub(crate) usage_source: String,
     pub(crate) input_tokens: u64,
-    pub(crate) cached_input_tokens: u64,
     pub(crate) output_tokens: u64,
+    pub(crate) route: String,
+    pub(crate) usage: String,
 }
 
 impl Gateway {
@@ -28,7 +29,7 @@ impl Gateway {
         let mut statement = database
             .prepare(
                 "SELECT amount, how, spent, shortfall, request_id, model, usage_source,
-                        input_tokens, cached_input_tokens, output_tokens
+                        input_tokens, output_tokens, route, usage
                  FROM reservations ORDER BY id",
             )
             .unwrap();
@@ -42,8 +43,9 @@ impl Gateway {
                 model: row.get(5)?,
                 usage_source: row.get(6)?,
                 input_tokens: row.get(7)?,
-                cached_input_tokens: row.get(8)?,
-                output_tokens: row.get(9)?,
+                output_tokens: row.get(8)?,
+                route: row.get(9)?,
+                usage: row.get(10)?,
             })
         });
         rows.unwrap().map(Result::unwrap).collect()

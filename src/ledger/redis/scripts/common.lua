@@ -1,5 +1,6 @@
--- Put in front of every script. Amounts are whole numbers up to 2^53 - 1, which Lua's numbers
--- hold exactly. A field that is absent is 0.
+-- Put in front of every script, behind what the gateway sets: ACCOUNT_FIELDS, RECEIPTS_KEPT in ms
+-- and ENTRIES_MAX. Amounts are whole numbers up to 2^53 - 1, which Lua's numbers hold exactly. A
+-- field that is absent is 0.
 
 local MOST = 9007199254740991
 local MINUTE, HOUR, DAY = 60000, 3600000, 86400000
@@ -53,9 +54,7 @@ end
 -- Every field of an account in the order in which the caller reads them; nothing if there is
 -- no such account.
 local function account(key)
-  local fields = redis.call('HMGET', key, 'de', 'av', 're', 'sp', 'rf', 'sh', 'rq', 'wd', 'op',
-    'pa', 'ex', 'ca', 'cr', 'lr', 'lt', 'lc', 'ko', 'kh', 'kt', 'ks', 'kb', 'kp', 'rs', 'rc',
-    'ts', 'tc')
+  local fields = redis.call('HMGET', key, unpack(ACCOUNT_FIELDS))
   if not fields[1] then return {} end
   return fields
 end

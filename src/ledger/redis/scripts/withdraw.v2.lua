@@ -1,7 +1,7 @@
 -- Books value out of an account. A repeated id answers the withdrawal that it named first,
 -- unless that was reverted.
 -- KEYS: account, its withdrawals, begun. ARGV: now or '', withdrawal id, account id, 'exactly' or
--- 'everything', the amount or the size of the unit, unit, mint.
+-- 'everything', the amount or the size of the unit, unit, mint, shard.
 local held = read(KEYS[1], {'de', 'av', 'rf', 'wd', 'op', 'pa'})
 local known = redis.call('HGET', KEYS[2], ARGV[2])
 if known and string.sub(known, 1, 8) ~= 'reverted' then return {'ok', known} end
@@ -18,5 +18,7 @@ redis.call('HSET', KEYS[1], 'av', available - amount, 'rf', num(held.rf) + amoun
   'wd', num(held.wd) + 1)
 local row = string.format('begun %.0f %s %s', amount, ARGV[6], ARGV[7])
 redis.call('HSET', KEYS[2], ARGV[2], row)
-redis.call('ZADD', KEYS[3], clock(ARGV[1]), ARGV[3] .. ' ' .. ARGV[2])
+local now = clock(ARGV[1])
+redis.call('ZADD', KEYS[3], now, ARGV[3] .. ' ' .. ARGV[2])
+note(ARGV[8], ARGV[3], left(ARGV[2], now, amount))
 return {'ok', row}
