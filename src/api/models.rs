@@ -8,7 +8,6 @@ use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use lua_free_filters::Route;
-use lua_free_filters::Route;
 use serde::Serialize;
 use serde_json::value::RawValue;
 

@@ -73,7 +73,7 @@ pub fn cashu_headers(cashu_token: &str, refunds_alias: bool) -> HeaderList {
     names.iter().map(|name| (name.clone(), value.clone())).collect()
 }
 
-pub const X_NUTGATE_MAX_OUTPUT_TOKENS: HeaderName =
+const X_NUTGATE_MAX_OUTPUT_TOKENS: HeaderName =
     HeaderName::from_static("x-nutgate-max-output-tokens");
 pub const X_CASHU: HeaderName = HeaderName::from_static("x-cashu");
 pub const X_CASHU_REFUND: HeaderName = HeaderName::from_static("x-cashu-refund");

@@ -23,19 +23,8 @@ pub(super) enum Framing {
 }
 
 impl<L: Ledger> Edge<L> {
-    /// Turns the upstream's head into the client's and writes it.
-    pub(super) async fn write_head(
-        &self,
-        session: &mut Session,
-        ctx: &mut Ctx,
-        mut head: ResponseHeader,
-        framing: Framing,
-    ) -> pingora::Result<()> {
-        self.prepare_head(session, ctx, &mut head, framing).await?;
-        session.write_response_header(Box::new(head), false).await
-    }
-
-    /// The hook's edits first, then the framing, which is always ours.
+    /// Turns the upstream's head into the client's: the hook's edits first, then the framing,
+    /// which is always ours.
     pub(super) async fn prepare_head(
         &self,
         session: &mut Session,

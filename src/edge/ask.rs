@@ -49,7 +49,10 @@ impl<L: Ledger> Edge<L> {
             };
             asking.report(outcome);
             match (judged, answered) {
-                (Judged::Answer, Ok(origin)) => return Ok(Origin { asking: Some(asking), ..origin }),
+                (Judged::Answer, Ok(mut origin)) => {
+                    origin.asking = Some(asking);
+                    return Ok(origin);
+                }
                 (Judged::Next(refusal), _) if ctx.presence != Presence::Gone => last = refusal,
                 (Judged::Next(refusal) | Judged::Final(refusal), _) => {
                     return Err(Asked::Refused(refusal));

@@ -46,7 +46,7 @@ use crate::error::{Kind, Refusal};
 use crate::ids::fresh_request_id;
 use crate::ledger::Ledger;
 use crate::ledger::spool::Spool;
-use crate::money::Msat;
+use crate::pricing;
 use crate::telemetry::Metrics;
 use crate::till::Till;
 use crate::upstream::Upstreams;

@@ -108,7 +108,8 @@ impl Order {
     }
 
     fn may_be_lowered(&self, least: u64) -> bool {
-        least > 0 && self.route.has_output_limit()
+        least > 0
+            && self.route.has_output_limit()
             && self.peeked.output_limit.is_none()
             && self.most.output > 0
     }

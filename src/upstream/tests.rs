@@ -21,6 +21,7 @@ pub(super) fn configured(name: &str) -> config::Upstream {
         first_byte_timeout: s(300),
         idle_timeout: s(60),
         total_timeout: s(900),
+        models: None,
     }
 }
 
