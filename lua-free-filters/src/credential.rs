@@ -26,6 +26,7 @@ impl fmt::Debug for Credential<'_> {
     }
 }
 
+/// Why nobody pays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CredentialRefusal {
     /// Nothing was shown, or a bearer scheme with nothing behind it, as clients with an unset

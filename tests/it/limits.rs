@@ -58,7 +58,7 @@ async fn every_spelling_of_the_output_limit_and_n_is_in_the_reservation() {
 async fn every_byte_of_the_body_is_in_the_reservation() {
     let world = World::with(Setting::gated()).await;
     let key = world.key(10_000).await;
-    let body = with(chat(&model_of(Misbehaviour::Slow)), json!({"tools": "x".repeat(50_000)}));
+    let body = with(chat(&model_of(Misbehaviour::Slow)), json!({"metadata": "x".repeat(50_000)}));
     let ceiling = PRICE.ceiling(length(body.to_string()), MODEL_OUTPUT_TOKENS, 1);
     assert!(ceiling > 100_000);
     assert_eq!(reserved(&world, &key, &body).await, ceiling);

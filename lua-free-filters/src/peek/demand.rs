@@ -12,7 +12,8 @@ use crate::usage::Counts;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Demand {
     /// No tokenizer makes more than one input token of a byte: instructions, tools, schemas and
-    /// prompts are all bytes of the body. Images and audio in the body are not in here.
+    /// prompts are all bytes of the body. Images and audio in the body are not in here; what an
+    /// upstream is known to add, or to read more than once, is.
     pub text_bytes: u64,
     /// Part of the input is elsewhere (a file, an earlier answer, what a search finds) or of a
     /// kind whose bytes say nothing (audio, a document, what is not known here): only the model's
@@ -76,6 +77,11 @@ impl Demand {
     /// Takes bytes of the body out of its text, because they are of an image or of audio.
     pub(super) fn set_aside(&mut self, len: usize) {
         self.text_bytes = self.text_bytes.saturating_sub(bytes(len));
+    }
+
+    /// Counts text that is not in the body, or once more what is.
+    pub(super) fn add(&mut self, text_bytes: u64) {
+        self.text_bytes = self.text_bytes.saturating_add(text_bytes);
     }
 
     /// An image of which this is the URL, as written. One in the body is set aside; one that is

@@ -49,8 +49,10 @@ fn only<const N: usize>(
 fn kind_of(kind: Option<&str>) -> Tool {
     let Some(kind) = kind else { return Tool::Text };
     let begins = |with: &&str| kind.starts_with(with);
-    if kind == "custom" || ["bash_", "text_editor_", "computer_", "memory_"].iter().any(begins) {
+    if kind == "custom" {
         Tool::Text
+    } else if ["bash_", "text_editor_", "computer_", "memory_"].iter().any(begins) {
+        Tool::BuiltIn
     } else if kind.starts_with("web_search_") {
         Tool::WebSearch
     } else {
@@ -253,6 +255,18 @@ mod tests {
             &body(r#""Hi""#, &format!(r#","tools":[{}]"#, search(r#","max_uses":0"#))),
             "`max_uses` must be a whole number from 1 to 2147483647",
         );
+    }
+
+    #[test]
+    fn what_an_upstream_says_of_tools_is_counted() {
+        let added = |tools: &str| {
+            let body = body(r#""Hi""#, &format!(r#","tools":[{tools}]"#));
+            read_as(Messages, &body).demand.text_bytes - u64::try_from(body.len()).expect("short")
+        };
+        assert_eq!(added(""), 0);
+        assert_eq!(added(r#"{"name":"f"},{"name":"g","type":"custom"}"#), 1024);
+        assert_eq!(added(r#"{"name":"f"},{"type":"bash_20250124"}"#), 1024 + 2048);
+        assert_eq!(added(r#"{"type":"bash_1"},{"type":"computer_1"}"#), 1024 + 2 * 2048);
     }
 
     #[test]

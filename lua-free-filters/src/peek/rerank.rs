@@ -1,6 +1,6 @@
 //! Reranking: documents in the order of what they say about a query.
 
-use super::demand::Demand;
+use super::demand::{Demand, bytes};
 use super::members::{Members, elements, refuse};
 use super::{PeekRefusal, Peeked, not_streamed, of_members};
 
@@ -9,15 +9,15 @@ pub(super) fn read(body: &[u8]) -> Result<Peeked<'_>, PeekRefusal> {
     let mut peeked = not_streamed(of_members(&members)?)?;
     members.must_be_absent("models", "is not offered: the price is that of one `model`")?;
     let demand = &mut peeked.demand;
-    match members.given("query") {
-        None => return refuse("query", "is missing"),
-        Some(query) => read_text("query", query, demand)?,
-    }
+    let Some(query) = members.given("query") else { return refuse("query", "is missing") };
+    read_text("query", query, demand)?;
     let mut documents = 0_u64;
     for document in elements(members.array("documents")?) {
         documents += 1;
         read_text("documents", document, demand)?;
     }
+    // The query is read with every document, and billed so where tokens are.
+    demand.add(bytes(query.len()).saturating_mul(documents));
     demand.search_units = documents.div_ceil(DOCUMENTS_PER_UNIT);
     Ok(peeked)
 }
@@ -55,6 +55,13 @@ mod tests {
             let demand = read_as(Rerank, &body).demand;
             assert_eq!((demand.search_units, demand.is_open), (units, false));
         }
+    }
+
+    #[test]
+    fn the_query_is_counted_again_with_every_document() {
+        let body = body(r#""query""#, r#"["a","b","c"]"#);
+        let whole = u64::try_from(body.len()).expect("short");
+        assert_eq!(read_as(Rerank, &body).demand.text_bytes, whole + 3 * 7);
     }
 
     #[test]

@@ -41,8 +41,9 @@ pub(super) fn read(body: &[u8]) -> Result<Peeked<'_>, PeekRefusal> {
 fn kind_of(kind: Option<&str>) -> Tool {
     let is_search = |kind: &str| kind == "web_search" || kind.starts_with("web_search_");
     match kind {
-        Some("function" | "custom" | "local_shell" | "apply_patch") => Tool::Text,
-        Some("computer" | "computer_use_preview") => Tool::Text,
+        Some("function" | "custom") => Tool::Text,
+        Some("local_shell" | "apply_patch") => Tool::BuiltIn,
+        Some("computer" | "computer_use_preview") => Tool::BuiltIn,
         Some(kind) if is_search(kind) => Tool::WebSearch,
         _ => Tool::NotSold,
     }

@@ -19,6 +19,8 @@ use super::{OUTPUT_LIMIT_MAX, PeekRefusal};
 pub(super) enum Tool {
     /// Text in the body and in the answer.
     Text,
+    /// The same, and the client runs it, but what it is stands with the upstream.
+    BuiltIn,
     /// A search of the web, which the upstream makes.
     WebSearch,
     /// Nobody would meter it.
@@ -36,6 +38,9 @@ pub(super) fn read<const N: usize>(
     if !raw.starts_with('[') {
         return refuse("tools", "must be an array");
     }
+    if elements(raw).next().is_some() {
+        demand.add(TOOLS_BYTES);
+    }
     for tool in elements(raw) {
         if !tool.starts_with('{') {
             return refuse("tools", "must be an array of objects");
@@ -47,6 +52,7 @@ pub(super) fn read<const N: usize>(
         }
         match kind_of(kind.as_deref()) {
             Tool::Text => {}
+            Tool::BuiltIn => demand.add(BUILT_IN_BYTES),
             Tool::NotSold => return refuse("tools", "has a tool of a type that is not offered"),
             Tool::WebSearch => {
                 let uses = tool.count("max_uses", OUTPUT_LIMIT_MAX, COUNT_MESSAGE)?;
@@ -70,5 +76,11 @@ impl Demand {
         };
     }
 }
+
+/// How tools are used is told to a model in words that are not in the body. Anthropic says for its
+/// models that they are 530 input tokens at most.
+const TOOLS_BYTES: u64 = 1024;
+/// The same of what one of the upstream's own tools is: for using a computer some 1,250.
+const BUILT_IN_BYTES: u64 = 2048;
 
 pub(super) const COUNT_MESSAGE: &str = "must be a whole number from 1 to 2147483647";
