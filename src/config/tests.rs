@@ -1,5 +1,7 @@
 //! The default file, and files with mistakes: the exact messages and lines an operator reads.
 
+mod models;
+
 use std::collections::HashMap;
 use std::io;
 use std::path::Path;

@@ -23,7 +23,8 @@ pub use list::{Lookup, PriceList};
 pub use rates::WrongPrice;
 pub use show::Shown;
 
-/// What one request is charged by: a rate for every unit of [`Counts`], and one per request.
+/// What one request is charged by: a rate for every unit of [`lua_free_filters::Counts`], and one
+/// per request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Price {
     pub request: Rate,

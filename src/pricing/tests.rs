@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::{Currency, Decimal, ServedBy};
+use crate::money::Exact;
 
 fn price(request: u64, input: u64, cached_input: u64, output: u64) -> Price {
     Price {
@@ -334,7 +335,7 @@ proptest! {
             price.character.times(counts.characters),
             price.search_unit.times(counts.search_units),
         ];
-        let sum = exact.into_iter().fold(crate::money::Exact::default(), |sum, part| sum.plus(part));
+        let sum = exact.into_iter().fold(Exact::default(), Exact::plus);
         prop_assert_eq!(cost.total, sum.round_up());
     }
 

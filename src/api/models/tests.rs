@@ -169,6 +169,20 @@ fn upstreams_are_named_where_their_prices_differ_and_nowhere_else() {
 }
 
 #[test]
+fn a_model_without_a_current_price_is_refused_as_that_and_not_listed() {
+    let price = config::Price { currency: Currency::Usd, ..config::Price::default() };
+    let known = Model { id: "usd".to_owned(), ..model(price.clone(), price) };
+    let list = PriceList::new(&[known], None);
+    let code = |name| {
+        let refusal = offered(&list, name).unwrap_err();
+        (refusal.status_code(), refusal.code(), refusal.retry_after())
+    };
+    assert_eq!(code("usd"), (503, "price_unavailable", Some(RATE_RETRY_AFTER_S)));
+    assert_eq!(code("us"), (404, "model_not_found", None));
+    assert!(list.offers.is_empty());
+}
+
+#[test]
 fn what_goes_in_and_comes_out_is_what_the_routes_take_and_give() {
     let shown = |routes: &[Route], image_tokens| {
         let model = Model { routes: routes.to_vec(), image_tokens, ..Model::default() };
