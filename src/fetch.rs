@@ -132,8 +132,12 @@ fn said(error: &(dyn std::error::Error + 'static)) -> String {
 
 #[cfg(test)]
 mod tests {
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+    use rustls::ServerConfig;
+    use rustls_pki_types::PrivateKeyDer;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
 
     use super::*;
 
@@ -199,6 +203,56 @@ mod tests {
         assert_eq!(malformed, Err(FetchFailed::Malformed));
         let malformed = fetch.get(&url, &[("x", "\n")], PATIENCE, 8).await;
         assert_eq!(malformed, Err(FetchFailed::Malformed));
+    }
+
+    #[tokio::test]
+    async fn tls_is_trusted_by_a_known_authority_and_by_no_other() {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &authority).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![certificate.der().clone()],
+                PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+            )
+            .unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(tls));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://localhost:{}/", listener.local_addr().unwrap().port());
+        let serve = async {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                // A client that does not trust us breaks the handshake off.
+                let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    assert!(stream.read_buf(&mut head).await.unwrap() > 0);
+                }
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+                stream.shutdown().await.unwrap();
+            }
+        };
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ca.pem");
+        std::fs::write(&path, authority.pem()).unwrap();
+        let ask = async {
+            let trusting = Fetch::new(Some(&path)).unwrap();
+            assert_eq!(trusting.get(&url, &[], PATIENCE, 8).await.as_deref(), Ok(b"ok".as_slice()));
+            let stranger = Fetch::new(None).unwrap().get(&url, &[], PATIENCE, 8).await;
+            let Err(FetchFailed::Broken(why)) = stranger else { panic!("{stranger:?}") };
+            assert!(why.to_lowercase().contains("certificate"), "{why}");
+        };
+        tokio::select! {
+            () = serve => {}
+            () = ask => {}
+        }
     }
 
     #[test]

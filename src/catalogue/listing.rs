@@ -344,7 +344,10 @@ fn whole(value: Option<&RawValue>) -> Option<u64> {
 
 /// As much of a text as fits, to the end of a character.
 fn up_to(mut text: String, bytes_max: usize) -> String {
-    text.truncate(text.floor_char_boundary(bytes_max));
+    if text.len() > bytes_max {
+        let end = (0..=bytes_max).rev().find(|at| text.is_char_boundary(*at));
+        text.truncate(end.unwrap_or(0));
+    }
     text
 }
 

@@ -22,7 +22,8 @@ use std::thread;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use futures_util::future::{LocalBoxFuture, join_all};
+use futures_util::FutureExt;
+use futures_util::future::join_all;
 
 use self::listed::Listed;
 use self::rate::Rate;
@@ -70,21 +71,19 @@ impl Catalogue {
         let stock = Arc::new(Stock::new(config));
         let shelf = stock.shelf().clone();
         let (done, first_round) = channel();
-        let mut keepers = Vec::new();
+        let mut asked = Asked { rate: None, listed: Vec::new() };
         if let (Some(feed), None) = (&config.btc_usd_feed, config.btc_usd_cents) {
             metrics.watch_rate();
-            let rate = Rate::new(feed.clone(), Fetch::new(None)?, metrics.clone());
-            keepers.push(Keeper::Rate(rate));
+            asked.rate = Some(Rate::new(feed.clone(), Fetch::new(None)?, metrics.clone()));
         }
         for (index, upstream) in config.upstreams.iter().enumerate() {
             if let Some(policy) = &upstream.models {
                 let fetch = Fetch::new(upstream.ca_file.as_deref())?;
-                let listed = Listed::new(index, upstream, policy, fetch, metrics.clone());
-                keepers.push(Keeper::Listed(listed));
+                asked.listed.push(Listed::new(index, upstream, policy, fetch, metrics.clone()));
             }
         }
-        if !keepers.is_empty() {
-            let keep = move || keep(keepers, &stock, &done);
+        if asked.rate.is_some() || !asked.listed.is_empty() {
+            let keep = move || asked.keep(&stock, done);
             let started = thread::Builder::new().name("catalogue".to_owned()).spawn(keep);
             started.map_err(|error| error.to_string())?;
         }
@@ -103,27 +102,26 @@ impl Catalogue {
 }
 
 /// What is asked for again and again.
-enum Keeper {
-    Rate(Rate),
-    Listed(Listed),
+struct Asked {
+    rate: Option<Rate>,
+    listed: Vec<Listed>,
 }
 
-/// The whole life of the thread.
-fn keep(keepers: Vec<Keeper>, stock: &Stock, done: &Sender<()>) {
-    let _guard = Guard(stock);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    match runtime {
-        Ok(runtime) => runtime.block_on(async {
-            let run = |keeper| -> LocalBoxFuture<'_, ()> {
-                let done = done.clone();
-                match keeper {
-                    Keeper::Rate(rate) => Box::pin(rate.run(stock, done)),
-                    Keeper::Listed(listed) => Box::pin(listed.run(stock, done)),
-                }
-            };
-            join_all(keepers.into_iter().map(run)).await;
-        }),
-        Err(error) => log::error!("catalogue: {error}"),
+impl Asked {
+    /// The whole life of the thread. Whoever waits for the first round waits until `done` and all
+    /// of its clones are gone.
+    fn keep(self, stock: &Stock, done: Sender<()>) {
+        let _guard = Guard(stock);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = match runtime {
+            Ok(runtime) => runtime,
+            Err(error) => return log::error!("catalogue: {error}"),
+        };
+        let rate = self.rate.map(|rate| rate.run(stock, done.clone()).boxed_local());
+        let listed = self.listed.into_iter().map(|it| it.run(stock, done.clone()).boxed_local());
+        let all = join_all(rate.into_iter().chain(listed));
+        drop(done);
+        runtime.block_on(all);
     }
 }
 

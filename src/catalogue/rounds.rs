@@ -15,11 +15,13 @@ pub(super) struct Rounds {
     /// When the last good answer was asked for, so that it is never older than it counts as.
     /// `None`: there is none that still holds.
     good_since: Option<Stopwatch>,
+    /// Whether the last round brought nothing.
+    failed: bool,
 }
 
 impl Rounds {
     pub(super) fn new(every: Duration, stale_after: Duration) -> Self {
-        Self { every, stale_after, good_since: None }
+        Self { every, stale_after, good_since: None, failed: false }
     }
 
     /// The first round, at once.
@@ -29,14 +31,14 @@ impl Rounds {
         self.noted(began, answer)
     }
 
-    /// The next round, about `every` later. If the last good answer goes stale before there is
+    /// The next round, about `every` later, and soon after one that brought nothing. If the last good answer goes stale before there is
     /// another, `lapse` is called, in that moment and once.
     pub(super) async fn next<T>(
         &mut self,
         ask: impl Future<Output = Option<T>>,
         lapse: impl FnOnce(),
     ) -> Option<T> {
-        let wait = about(self.every);
+        let wait = about(self.wait());
         let round = async {
             sleep(wait).await;
             let began = Stopwatch::start();
@@ -64,7 +66,13 @@ impl Rounds {
         self.noted(began, answer)
     }
 
+    /// What is asked for once an hour is not given up for an hour.
+    fn wait(&self) -> Duration {
+        if self.failed { self.every.min(AGAIN_AFTER) } else { self.every }
+    }
+
     fn noted<T>(&mut self, began: Stopwatch, answer: Option<T>) -> Option<T> {
+        self.failed = answer.is_none();
         if answer.is_some() {
             self.good_since = Some(began);
         }
@@ -80,6 +88,9 @@ fn about(every: Duration) -> Duration {
     every * 9 / 10 + every / 5 * u32::from(die) / 256
 }
 
+/// How long somebody who has just failed is left alone.
+const AGAIN_AFTER: Duration = Duration::from_secs(30);
+
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
@@ -94,6 +105,18 @@ mod tests {
             let wait = about(MS * 1_000);
             assert!((MS * 900..MS * 1_100).contains(&wait), "{wait:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_round_that_brought_nothing_is_made_again_soon() {
+        let mut rounds = Rounds::new(AGAIN_AFTER * 2, AGAIN_AFTER * 4);
+        rounds.first(async { None::<u8> }).await;
+        assert_eq!(rounds.wait(), AGAIN_AFTER);
+        rounds.first(async { Some(1) }).await;
+        assert_eq!(rounds.wait(), AGAIN_AFTER * 2);
+        let mut often = Rounds::new(MS, MS * 20);
+        often.first(async { None::<u8> }).await;
+        assert_eq!(often.wait(), MS);
     }
 
     #[tokio::test]

@@ -115,6 +115,7 @@ async fn alerts_name_only_what_is_measured() {
     metrics.watch(&ledger(&dir, &Clock::System, &metrics).await, None);
     metrics.refused("payment_required");
     metrics.watch_upstreams(&upstreams());
+    metrics.watch_rate();
     let text = metrics.text();
     let measured: BTreeSet<&str> =
         text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();

@@ -144,7 +144,7 @@ async fn a_list_that_changes_is_swapped_and_one_that_cannot_be_had_is_kept() {
 async fn a_list_that_nobody_confirms_any_more_is_withdrawn() {
     let source = Source::start().await;
     source.says(LIST, list(&[entry("listed/a")]));
-    let world = World::with(setting(&source, json!({"stale_after": "300ms"}))).await;
+    let world = World::with(setting(&source, json!({"stale_after": "3s"}))).await;
     reaches(&world, &["listed/a"]).await;
     source.fails(LIST, 503);
     reaches(&world, &[]).await;

@@ -202,7 +202,7 @@ const MISTAKES: &[(&str, &[&str])] = &[
     (
         "  max_output_tokens: 5\n  upstreams: [up]\n  price: {currency: sat, input: 1, output: 1, \
          upstream_cost: 1.1}\n",
-        &["7: models[0].price.upstream_cost: a cost in usd needs `btc_usd`"],
+        &["7: models[0].price.upstream_cost: a cost in usd needs `btc_usd` or `btc_usd_feed`"],
     ),
     (
         "  max_output_tokens: 5\n  upstreams: [up]\n  price:\n    currency: usd\n    input: 1\n    \
