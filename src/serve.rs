@@ -34,7 +34,7 @@ pub fn serve(config: Config) -> Result<(), String> {
         .map_err(|error| format!("{}: {error}", config.data_dir.display()))?;
     let metrics = Metrics::default();
     // Asks its sources while the books are recovered.
-    let catalogue = Catalogue::open(&config, &metrics)?;
+    let catalogue = Catalogue::open(&config, &upstreams, &metrics)?;
     if let Some(every) = config.audit_every {
         let audited = config.clone();
         audit_every(every, metrics.clone(), move || finding(&audited))?;

@@ -1,7 +1,11 @@
 //! Asking an upstream what it lists.
 
+use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
+
+use http::header::HOST;
+use http::{HeaderName, HeaderValue};
 
 use super::listing::{self, Listing};
 use super::rounds::Rounds;
@@ -9,12 +13,15 @@ use super::stock::Stock;
 use crate::config::{ListingPolicy, Upstream};
 use crate::fetch::Fetch;
 use crate::telemetry::Metrics;
+use crate::upstream;
 
 /// What one upstream lists, kept up to date.
 pub(super) struct Listed {
     /// Its place in the configuration.
     index: usize,
     upstream: Upstream,
+    /// The same as it is asked: by which URL, with which head.
+    peer: Arc<upstream::Upstream>,
     policy: ListingPolicy,
     fetch: Fetch,
     metrics: Metrics,
@@ -28,12 +35,13 @@ impl Listed {
     pub(super) fn new(
         index: usize,
         upstream: &Upstream,
+        peer: Arc<upstream::Upstream>,
         policy: &ListingPolicy,
         fetch: Fetch,
         metrics: Metrics,
     ) -> Self {
         let (upstream, policy) = (upstream.clone(), policy.clone());
-        Self { index, upstream, policy, fetch, metrics, offered: 0, logged: String::new() }
+        Self { index, upstream, peer, policy, fetch, metrics, offered: 0, logged: String::new() }
     }
 
     /// Asks at once and then every so often. `done` goes when it has asked once.
@@ -92,12 +100,14 @@ impl Listed {
     /// answers nonsense for a minute would otherwise empty the shop. Either way it is withdrawn
     /// when it is stale.
     async fn list(&self) -> Result<Listing, String> {
-        let url = format!("{}/models", self.upstream.base_url);
-        let credential = format!("Bearer {}", self.upstream.api_key.reveal());
+        let lines = self.peer.head_lines().filter(|(name, _)| *name != HOST);
+        let text = |(name, value): (&'_ HeaderName, &'_ HeaderValue)| {
+            Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned()))
+        };
+        let lines: Vec<(String, String)> = lines.filter_map(text).collect();
         let mut headers = vec![("accept", "application/json")];
-        if !self.upstream.api_key.is_empty() {
-            headers.push(("authorization", &credential));
-        }
+        headers.extend(lines.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        let url = self.peer.url("/models");
         let answer = self.fetch.get(&url, &headers, LIST_MAX, LIST_BYTES_MAX).await;
         let document = answer.map_err(|failed| failed.to_string())?;
         let listing = listing::read(&document, &self.upstream, &self.policy)

@@ -32,6 +32,7 @@ use crate::config::Config;
 use crate::fetch::Fetch;
 use crate::pricing::PriceList;
 use crate::telemetry::Metrics;
+use crate::upstream::Upstreams;
 
 /// Where the price list of the moment lies. A clone is the same shelf.
 #[derive(Clone, Debug, Default)]
@@ -67,7 +68,7 @@ impl Catalogue {
     ///
     /// # Errors
     /// An authority's file cannot be read, or there is no thread.
-    pub fn open(config: &Config, metrics: &Metrics) -> Result<Self, String> {
+    pub fn open(config: &Config, upstreams: &Upstreams, metrics: &Metrics) -> Result<Self, String> {
         let stock = Arc::new(Stock::new(config));
         let shelf = stock.shelf().clone();
         let (done, first_round) = channel();
@@ -77,9 +78,11 @@ impl Catalogue {
             asked.rate = Some(Rate::new(feed.clone(), Fetch::new(None)?, metrics.clone()));
         }
         for (index, upstream) in config.upstreams.iter().enumerate() {
-            if let Some(policy) = &upstream.models {
+            if let (Some(policy), Some(peer)) = (&upstream.models, upstreams.find(&upstream.name)) {
                 let fetch = Fetch::new(upstream.ca_file.as_deref())?;
-                asked.listed.push(Listed::new(index, upstream, policy, fetch, metrics.clone()));
+                let peer = peer.clone();
+                let listed = Listed::new(index, upstream, peer, policy, fetch, metrics.clone());
+                asked.listed.push(listed);
             }
         }
         if asked.rate.is_some() || !asked.listed.is_empty() {
@@ -153,7 +156,9 @@ mod tests {
 
     #[test]
     fn with_nothing_to_ask_for_nobody_waits() {
-        let catalogue = Catalogue::open(&Config::default(), &Metrics::default()).unwrap();
+        let catalogue =
+            Catalogue::open(&Config::default(), &Upstreams::default(), &Metrics::default())
+                .unwrap();
         assert!(catalogue.settled().now().offers.is_empty());
     }
 }

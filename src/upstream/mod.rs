@@ -44,6 +44,8 @@ pub struct Upstream {
     pub number: u64,
     pub tls: bool,
     pub http: Http,
+    /// Scheme and authority.
+    origin: String,
     /// For the certificate: without port or brackets.
     pub host: String,
     pub ca_file: Option<PathBuf>,
@@ -82,6 +84,7 @@ impl Upstream {
             number,
             tls,
             http: config.http,
+            origin: format!("{}://{authority}", if tls { "https" } else { "http" }),
             host: bare_host.clone(),
             ca_file: config.ca_file.clone(),
             connect_timeout: config.connect_timeout,
@@ -116,6 +119,11 @@ impl Upstream {
     /// The path and query to ask for; `below` is what stands below the base URL.
     pub fn path(&self, below: &str) -> String {
         self.head.path(below)
+    }
+
+    /// The same as a whole URL, for whoever asks beside the traffic.
+    pub fn url(&self, below: &str) -> String {
+        format!("{}{}", self.origin, self.path(below))
     }
 
     /// The parameter that the body of a 400 names as not supported, if it may be taken out for

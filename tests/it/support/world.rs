@@ -315,7 +315,14 @@ pub(crate) fn model(id: &str, upstreams: &[&str]) -> Value {
 
 /// An upstream of the configuration.
 pub(crate) fn upstream(name: &str, at: &Upstream, api_key: &str) -> Value {
-    json!({"name": name, "base_url": at.base_url(), "api_key": api_key, "timeouts": {}})
+    json!({
+        "name": name,
+        "base_url": at.base_url(),
+        "api_key": api_key,
+        "timeouts": {},
+        // More failures than any test causes, unless it is about being left alone.
+        "health": {"failures": 1000},
+    })
 }
 
 const LIMIT_MAX: u64 = 1_000_000_000;
