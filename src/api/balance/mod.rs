@@ -1,5 +1,6 @@
 //! The payment endpoints: a token becomes a key, a key shows its balance and its history, is
-//! topped up, and gives back what is left. Whoever shows a credential acts on its account and on no other.
+//! topped up, and gives back what is left. Whoever shows a credential acts on its account and on
+//! no other.
 
 mod create;
 mod history;

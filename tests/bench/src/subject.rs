@@ -10,7 +10,6 @@ use nutgate::ids::{ApiKey, DepositId};
 use nutgate::ledger::embedded::{self, Embedded};
 use nutgate::ledger::{Deposit, Ledger};
 use nutgate::money::Msat;
-use nutgate::store::Store;
 use tempfile::TempDir;
 
 /// The funded key's account: any string names one.
