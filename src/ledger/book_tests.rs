@@ -302,7 +302,7 @@ fn a_parent_sees_what_its_children_asked_and_a_child_only_its_own() {
     assert_eq!(names(&book, alice())[..3], alices(&[]), "what was put back never left");
     book.withdraw_begin(&everything("w1", 1), UnixMs(7)).unwrap();
     assert_eq!(names(&book, alice())[..4], alices(&["w1 at 7"]));
-    assert_eq!(names(&book, AccountId::stored("nobody")), [String::new(); 0]);
+    assert_eq!(names(&book, AccountId::stored("nobody")), Vec::<String>::new());
 }
 
 #[derive(Clone, Debug)]

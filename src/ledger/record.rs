@@ -108,7 +108,7 @@ impl Object {
     }
 
     fn text(&mut self, name: &str, text: Option<&str>) {
-        self.member(name, text.map(|text| serde_json::Value::from(text)));
+        self.member(name, text.map(serde_json::Value::from));
     }
 
     /// Takes it back where it would not leave room for the closing brace.

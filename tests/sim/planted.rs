@@ -40,7 +40,7 @@ pub(crate) const IN_REDIS: &[Bug] = &[
     Bug {
         what: "a deposit is credited and not written down",
         file: "deposit.v2.lua",
-        edits: &[(", ARGV[3], amount)", ")")],
+        edits: &[(",\n    ARGV[3], amount)", ")")],
     },
     Bug {
         what: "a child has money of its own",
@@ -193,6 +193,11 @@ pub(crate) const IN_REDIS: &[Bug] = &[
         edits: &[("used + num(record[1]) + num(record[2])", "used + num(record[1])")],
     },
     Bug {
+        what: "a parent's limits count what its children used",
+        file: "ending.lua",
+        edits: &[("is_child and read(key, ENDING) or purse", "purse")],
+    },
+    Bug {
         what: "a reservation expires under a stream that lives",
         file: "expire.v2.lua",
         edits: &[("local now = clock(ARGV[2])", "local now = clock(ARGV[2]) + 5000")],
@@ -258,12 +263,12 @@ pub(crate) const IN_REDIS: &[Bug] = &[
     Bug {
         what: "a child does not see its own requests",
         file: "ending.lua",
-        edits: &[("if held.ky ~= held.ac then note", "if false then note")],
+        edits: &[("note(shard, held.ky, text)", "")],
     },
     Bug {
         what: "a request is in a history twice",
         file: "ending.lua",
-        edits: &[("if held.ky ~= held.ac then note", "if true then note")],
+        edits: &[("if is_child then", "if true then")],
     },
     Bug {
         what: "a history tells what was put back as gone",

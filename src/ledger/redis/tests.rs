@@ -242,7 +242,6 @@ async fn receipts_and_gateways_of_two_versions_agree() {
 
 /// What a request leaves behind, in bytes of a server's memory. Receipts are kept by the million.
 #[tokio::test]
-#[expect(clippy::print_stdout, reason = "the figures are what a reader of its output wants")]
 async fn what_is_kept_of_a_request_is_small() {
     let (server, ledger) = started().await;
     let alice = AccountId::stored(format!("0a{}", "7".repeat(62)));

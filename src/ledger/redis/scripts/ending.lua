@@ -1,5 +1,8 @@
 -- Put in front of the scripts that end reservations.
 
+-- What an end changes of an account as it pays, and as its key was shown.
+local ENDING = {'av', 're', 'sp', 'sh', 'op', 'hn', 'ko', 'kh', 'kt', 'ks', 'ts', 'tc', 'rq'}
+
 -- The record of a reservation that nobody settled.
 local FLOOR = {'0', '0', '\n\nfloor\n\n'}
 
@@ -13,7 +16,7 @@ local function finish(shard, id, how, cost, record, now)
   if held.how then return {held.how, num(held.sp), num(held.rt), num(held.sh), num(held.av)} end
 
   local payer, key, amount = shard .. 'a:' .. held.ac, shard .. 'a:' .. held.ky, num(held.am)
-  local purse = read(payer, {'av', 're', 'sp', 'sh', 'op'})
+  local is_child, purse = held.ky ~= held.ac, read(payer, ENDING)
   if num(purse.re) < amount then
     return redis.error_reply('NUTGATE the account does not hold its reservation')
   end
@@ -25,9 +28,9 @@ local function finish(shard, id, how, cost, record, now)
   local available = num(purse.av) - beyond + returned
   redis.call('HSET', payer, 'av', available, 're', num(purse.re) - amount,
     'sp', num(purse.sp) + spent, 'sh', math.min(MOST, num(purse.sh) + short),
-    'op', math.max(0, num(purse.op) - 1))
+    'op', math.max(0, num(purse.op) - 1), 'hn', num(purse.hn) + 1)
 
-  local usage = read(key, {'ko', 'kh', 'kt', 'ks', 'ts', 'tc', 'rq'})
+  local usage = is_child and read(key, ENDING) or purse
   local since, used = window(usage.ts, usage.tc, now, HOUR)
   used = math.min(MOST, used + num(record[1]) + num(record[2]))
   local requests = num(usage.rq) + (how == 'settled' and 1 or 0)
@@ -43,7 +46,10 @@ local function finish(shard, id, how, cost, record, now)
   local text = string.format('r %s %.0f %s %.0f %.0f %.0f %s %s\n', id, now, how, amount, spent,
     short, record[1], record[2]) .. record[3]
   note(shard, held.ac, text)
-  if held.ky ~= held.ac then note(shard, held.ky, text) end
+  if is_child then
+    redis.call('HSET', key, 'hn', num(usage.hn) + 1)
+    note(shard, held.ky, text)
+  end
   return {how, spent, returned, short, available}
 end
 

@@ -1,9 +1,8 @@
 -- Put in front of the scripts whose effects stand in a history.
 
--- Writes one entry into the history of an account: the next number is its. Only the newest are
--- kept, and none of them longer than a receipt after the last.
+-- Writes one entry into the history of an account, whose `hn` its caller has raised to the number
+-- of it. Only the newest are kept, and none of them longer than a receipt after the last.
 local function note(shard, account, text)
-  redis.call('HINCRBY', shard .. 'a:' .. account, 'hn', 1)
   local key = shard .. 'h:' .. account
   if redis.call('LPUSH', key, text) > ENTRIES_MAX then redis.call('LTRIM', key, 0, ENTRIES_MAX - 1) end
   redis.call('PEXPIRE', key, RECEIPTS_KEPT)
