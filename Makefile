@@ -40,9 +40,9 @@ test: ## Install what is missing and run every test
 	cargo nextest run --workspace --locked
 	$(call section,Examples in the documentation)
 	cargo test --workspace --doc --locked
-	$(call section,The OpenAI SDK for Python)
+	$(call section,The SDKs for Python)
 	tests/sdk/run python $(SDK)
-	$(call section,The OpenAI SDK for Node)
+	$(call section,The SDKs for Node)
 	tests/sdk/run node $(SDK)
 	$(call section,Everything passed)
 

@@ -5,31 +5,32 @@
 //! name, see [`Misbehaviour`]. What it was asked, and who hung up on it, can be awaited.
 
 mod answer;
+mod form;
 mod http;
 mod misbehaviour;
+mod produced;
+mod respond;
+mod route;
 mod script;
+mod serving;
 #[cfg(test)]
 mod tests;
 
-use std::io;
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use crate::listening::Port;
-use crate::{CurrencyUnit, Faucet, Result, TokenFormat};
+use crate::{Faucet, Result};
 
-pub use misbehaviour::Misbehaviour;
-use script::{Ending, Script};
+pub use misbehaviour::{EVENTS_MAX, Misbehaviour, model_of_events};
+pub use produced::{Ended, Produced};
+use serving::Serving;
 
-/// What the upstream wants to see after `Bearer ` unless its options say otherwise.
+/// The upstream's key unless its options say otherwise.
 pub const DEFAULT_API_KEY: &str = "sk-sandbox-upstream";
 
 #[derive(Clone)]
@@ -37,15 +38,43 @@ pub struct UpstreamOptions {
     /// 0 takes any free port.
     pub port: u16,
     pub api_key: String,
+    /// Where the key may stand; a request that has it in none of these is refused.
+    pub auth: Vec<KeyHeader>,
+    /// What stands before `/chat/completions` and the other paths.
+    pub prefix: String,
     /// Models ending in `-slow` wait at a gate instead of for a moment.
     pub gated: bool,
     /// Serves `GET /faucet?amount=…&format=A|B&unit=…` as plain text.
     pub faucet: Option<Arc<Faucet>>,
+    /// What `GET …/models` answers, as it is; without it a plain list of the models.
+    pub listing: Option<serde_json::Value>,
+    /// A top-level parameter that is refused with 400 `unsupported_parameter`.
+    pub rejects_param: Option<String>,
+}
+
+/// A way to show the upstream's key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyHeader {
+    /// `Authorization: Bearer …`
+    Bearer,
+    /// Anthropic's.
+    XApiKey,
+    /// Azure's.
+    ApiKey,
 }
 
 impl Default for UpstreamOptions {
     fn default() -> Self {
-        Self { port: 0, api_key: DEFAULT_API_KEY.into(), gated: false, faucet: None }
+        Self {
+            port: 0,
+            api_key: DEFAULT_API_KEY.into(),
+            auth: vec![KeyHeader::Bearer, KeyHeader::XApiKey, KeyHeader::ApiKey],
+            prefix: "/v1".into(),
+            gated: false,
+            faucet: None,
+            listing: None,
+            rejects_param: None,
+        }
     }
 }
 
@@ -88,7 +117,10 @@ impl Upstream {
             url: format!("http://127.0.0.1:{}", port.number()),
             options,
             seen: Mutex::default(),
+            failing: Mutex::default(),
+            produced: Mutex::default(),
             count: watch::Sender::default(),
+            produced_count: watch::Sender::default(),
             client_gone: watch::Sender::default(),
         });
         let serving = Serving::start(port.listen()?, shared.clone());
@@ -100,9 +132,9 @@ impl Upstream {
         self.shared.url.clone()
     }
 
-    /// What a client of the OpenAI API calls the base URL: it ends in `/v1`.
+    /// What a client of the OpenAI API calls the base URL: it ends in the prefix, mostly `/v1`.
     pub fn base_url(&self) -> String {
-        format!("{}/v1", self.shared.url)
+        format!("{}{}", self.shared.url, self.shared.options.prefix)
     }
 
     /// Refuses connections and drops those it has, in the middle of whatever they were sending.
@@ -146,6 +178,28 @@ impl Upstream {
         reach(&self.shared.client_gone, count).await;
     }
 
+    /// Answers the next `count` requests to routes that are sold with this status, after those
+    /// that were asked for before. The list of models is not among them.
+    pub fn fail_next(&self, count: u64, status: u16) {
+        self.shared.failing().next.push_back((count, status));
+    }
+
+    /// Answers everything with this status, the list of models too, until told otherwise.
+    pub fn fail_all(&self, status: Option<u16>) {
+        self.shared.failing().all = status;
+    }
+
+    /// What was produced in every attempt at a route that is sold, in the order of their ends.
+    pub fn produced(&self) -> Vec<Produced> {
+        self.shared.produced().clone()
+    }
+
+    /// Returns when `produced` lists `count`: the last of an answer is read by its client before
+    /// it is listed here.
+    pub async fn await_produced(&self, count: u64) {
+        reach(&self.shared.produced_count, count).await;
+    }
+
     /// Lets everything that waits at the gate go on, and whatever comes to it later.
     pub fn open_gate(&self) {
         self.shared.gate.send_replace(true);
@@ -166,8 +220,34 @@ struct Shared {
     url: String,
     gate: watch::Sender<bool>,
     seen: Mutex<Vec<Seen>>,
+    failing: Mutex<Failing>,
+    produced: Mutex<Vec<Produced>>,
     count: watch::Sender<u64>,
+    produced_count: watch::Sender<u64>,
     client_gone: watch::Sender<u64>,
+}
+
+/// Statuses that were asked for from outside.
+#[derive(Default)]
+struct Failing {
+    all: Option<u16>,
+    next: VecDeque<(u64, u16)>,
+}
+
+impl Failing {
+    fn status(&mut self, sold: bool) -> Option<u16> {
+        if self.all.is_some() || !sold {
+            return self.all;
+        }
+        while let Some((left, status)) = self.next.front_mut() {
+            if *left > 0 {
+                *left -= 1;
+                return Some(*status);
+            }
+            self.next.pop_front();
+        }
+        None
+    }
 }
 
 impl Shared {
@@ -175,139 +255,21 @@ impl Shared {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn failing(&self) -> MutexGuard<'_, Failing> {
+        self.failing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn produced(&self) -> MutexGuard<'_, Vec<Produced>> {
+        self.produced.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn record(&self, seen: &Seen) {
         self.seen().push(seen.clone());
         self.count.send_modify(|count| *count += 1);
     }
-}
 
-/// Aborts the server, and with it every connection, when it is dropped.
-struct Serving {
-    stop: CancellationToken,
-    server: JoinSet<()>,
-}
-
-impl Serving {
-    fn start(listener: TcpListener, shared: Arc<Shared>) -> Self {
-        let stop = CancellationToken::new();
-        let mut server = JoinSet::new();
-        let stopped = stop.clone();
-        server.spawn(async move {
-            let mut connections = JoinSet::new();
-            tokio::select! {
-                () = stopped.cancelled() => {}
-                () = accept(&listener, &shared, &mut connections) => {}
-            }
-            drop(listener);
-            connections.shutdown().await;
-        });
-        Self { stop, server }
+    fn list(&self, produced: Produced) {
+        self.produced().push(produced);
+        self.produced_count.send_modify(|count| *count += 1);
     }
-
-    async fn end(mut self) {
-        self.stop.cancel();
-        while let Some(ended) = self.server.join_next().await {
-            if let Err(error) = ended {
-                log::error!("the upstream's server failed: {error}");
-            }
-        }
-    }
-}
-
-async fn accept(listener: &TcpListener, shared: &Arc<Shared>, connections: &mut JoinSet<()>) {
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let shared = shared.clone();
-                connections.spawn(async move {
-                    if let Err(error) = converse(stream, &shared).await {
-                        log::debug!("a connection to the upstream ended: {error}");
-                    }
-                });
-            }
-            Err(error) => log::warn!("the upstream could not accept: {error}"),
-        }
-        while connections.try_join_next().is_some() {}
-    }
-}
-
-/// One connection, until either side has had enough.
-async fn converse(stream: TcpStream, shared: &Shared) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let (reader, mut writer) = stream.into_split();
-    let mut reader = BufReader::new(reader);
-    while let Some(seen) = http::read_request(&mut reader, &mut writer).await? {
-        let script = respond(&seen, shared).await;
-        if !perform(script, &mut reader, &mut writer, shared).await? || http::wants_close(&seen) {
-            break;
-        }
-    }
-    Ok(())
-}
-
-async fn respond(seen: &Seen, shared: &Shared) -> Script {
-    let (path, query) = seen.path.split_once('?').unwrap_or((&seen.path, ""));
-    if let (Some(faucet), "/faucet") = (&shared.options.faucet, path) {
-        return match pour(faucet, query).await {
-            Ok(text) => Script::plain_text(200, &text),
-            Err(error) => Script::plain_text(400, &format!("{error}\n")),
-        };
-    }
-    shared.record(seen);
-    let expected = format!("Bearer {}", shared.options.api_key);
-    if seen.header("authorization") != Some(&expected) {
-        return Script::unauthorized(&shared.options.api_key);
-    }
-    match (seen.method.as_str(), path) {
-        ("GET", "/v1/models") => Script::models(),
-        ("POST", "/v1/chat/completions") => Script::chat(seen, &shared.options, &shared.url),
-        _ => Script::not_found(path),
-    }
-}
-
-/// Plays the script while watching whether the client is still there. False when nothing more can
-/// be said on this connection.
-async fn perform(
-    script: Script,
-    reader: &mut BufReader<OwnedReadHalf>,
-    writer: &mut OwnedWriteHalf,
-    shared: &Shared,
-) -> io::Result<bool> {
-    let ending = tokio::select! {
-        // In this order, so that an answer that was sent whole never counts as interrupted.
-        biased;
-        ending = script.play(writer, shared.gate.subscribe()) => ending,
-        () = client_left(reader) => Err(io::ErrorKind::ConnectionReset.into()),
-    };
-    if ending.is_err() {
-        shared.client_gone.send_modify(|count| *count += 1);
-    }
-    Ok(matches!(ending?, Ending::KeepAlive))
-}
-
-async fn client_left(reader: &mut BufReader<OwnedReadHalf>) {
-    match reader.fill_buf().await {
-        // The next request is waiting already: somebody is there.
-        Ok(bytes) if !bytes.is_empty() => std::future::pending().await,
-        Ok(_) | Err(_) => {}
-    }
-}
-
-async fn pour(faucet: &Faucet, query: &str) -> Result<String> {
-    let mut amount = None;
-    let mut unit = CurrencyUnit::Sat;
-    let mut format = TokenFormat::B;
-    for (name, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
-        match name {
-            "amount" => {
-                let whole = value.parse().map_err(|_| format!("{value:?} is no whole amount"))?;
-                amount = Some(whole);
-            }
-            "unit" => unit = value.parse()?,
-            "format" => format = value.parse()?,
-            _ => return Err(format!("amount, unit and format are known, {name:?} is not").into()),
-        }
-    }
-    let amount = amount.ok_or("say how much: /faucet?amount=100&format=B&unit=sat")?;
-    faucet.cashu(amount, unit, format).await
 }

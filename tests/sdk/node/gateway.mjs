@@ -2,7 +2,7 @@
 
 import OpenAI from 'openai';
 
-const GATEWAY = process.env.GATEWAY_URL;
+export const GATEWAY = process.env.GATEWAY_URL;
 const FAUCET = process.env.FAUCET_URL;
 const SETTLED_WITHIN_MS = 5000;
 
@@ -47,6 +47,11 @@ export async function worth(change) {
 
 export function costOf(usage) {
   return usage.cost.total_msats;
+}
+
+// What text costs in the sandbox, in msat.
+export function priceOf(inputTokens, outputTokens = 0) {
+  return 50 * inputTokens + 200 * outputTokens;
 }
 
 function bearer(key) {

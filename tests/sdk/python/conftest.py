@@ -71,6 +71,11 @@ def cost_of(usage):
     return usage.model_extra["cost"]["total_msats"]
 
 
+def price_of(input_tokens, output_tokens=0):
+    """What text costs in the sandbox, in msat."""
+    return 50 * input_tokens + 200 * output_tokens
+
+
 @pytest.fixture(scope="session")
 def account():
     """One account for whoever only needs some balance."""

@@ -1,246 +1,153 @@
 //! What the upstream says: the same words and the same usage for the same question.
 //!
-//! * `prompt_tokens`: the characters of all message contents / 4, rounded up, and 3 per message.
-//! * `completion_tokens`: the smaller of the limit asked for and 20 (2000 for `-long`), times `n`.
-//! * A word per output token and, when streamed, an event per word.
+//! The rules, which tests repeat in their own arithmetic to know what they owe:
+//!
+//! * Text that is read: its characters / 4, rounded up once for all of it, and 3 for each
+//!   message. The system's text of Anthropic's route and `instructions` of Responses are a
+//!   message more; an item of `input` is one, and so is an `input` that is text. Other routes have
+//!   no messages: prompts, texts to embed, and a query with its documents count their characters
+//!   only, a prompt that comes as numbers one for each.
+//! * Text that is made: the smaller of the limit asked for and 20 words (2000 for `-long`, N for a
+//!   streamed chat of `-events-N`), for each choice. A word is a token and, when streamed, an
+//!   event. Choices are `n`, of completions the larger of `n` and `best_of` for each prompt,
+//!   though only `n` are shown.
+//! * `-reasoning`: half of the words of each choice, rounded down, are made and not shown.
+//! * `-cached`: half of the input, rounded down, was read from a cache. For Anthropic another
+//!   quarter, rounded down, was written to one, and `input_tokens` is what is left of the input.
+//! * Images: without usage unless `-image-usage`. Then an image of quality `low` makes 100 tokens,
+//!   `high` and `hd` 400, any other 200, a partial one 100 more; the prompt is text, and an image
+//!   to be edited 50 tokens.
+//! * Audio: as long as the header of a WAV file says, to the millisecond, rounded up; of anything
+//!   else a second for 4,000 bytes, rounded up. Usage is its whole seconds, rounded up.
+//!   `-by-tokens`: 10 tokens for each of those seconds and the prompt as text, and the words made.
+//! * Speech: a stream of events ends with usage of its text as text and an output token for each
+//!   event before it; plain audio, 100 bytes for each character, has none.
+//! * Reranking: a search unit for each 100 documents, rounded up; `-by-tokens`: its text.
+//! * Moderations have no usage.
+//! * `-usd-cost`: usage that is told has a `cost` of 0.000001 USD for each token that it counts,
+//!   or for each second or search unit where it counts those.
 
-use serde_json::{Value, json};
+mod audio;
+mod chat;
+mod completions;
+mod embeddings;
+mod images;
+mod messages;
+mod moderations;
+mod reply;
+mod rerank;
+mod responses;
+mod speech;
+mod words;
 
-use super::Misbehaviour;
+use bytes::Bytes;
+use serde_json::{Number, Value};
+
+use super::route::Route;
+use super::{Misbehaviour, Seen, form, misbehaviour};
+
+pub(super) use reply::{Kind, Part, Reply};
 
 /// What a request says that makes a difference to its answer.
 pub(super) struct Question {
+    pub(super) route: Route,
     pub(super) model: String,
-    pub(super) misbehaviour: Option<Misbehaviour>,
+    /// The last ending of the model's name first.
+    pub(super) misbehaviours: Vec<Misbehaviour>,
     pub(super) stream: bool,
-    include_usage: bool,
-    limit: Option<u64>,
-    choices: u64,
-    prompt_tokens: u64,
+    /// Of a form, its text fields.
+    pub(super) body: Value,
+    files: Vec<Bytes>,
+    events: Option<u64>,
 }
 
 impl Question {
-    /// Nothing when the request lacks what OpenAI insists on.
-    pub(super) fn read(body: &Value) -> Option<Self> {
+    /// Nothing when the body is not what the route takes, or names no model.
+    pub(super) fn read(route: Route, seen: &Seen) -> Option<Self> {
+        let (body, files) = if route.is_form() {
+            let form = form::read(seen)?;
+            (Value::Object(form.fields), form.files)
+        } else {
+            (serde_json::from_slice(&seen.body).ok()?, Vec::new())
+        };
         let model = body.get("model")?.as_str()?.to_owned();
-        let limit = ["max_completion_tokens", "max_tokens"]
-            .iter()
-            .find_map(|name| body.get(name).and_then(Value::as_u64));
-        let choices = body.get("n").and_then(Value::as_u64).unwrap_or(1);
-        if choices > CHOICES_MAX {
-            return None;
-        }
+        let (name, events) = misbehaviour::events_of_model(&model);
+        let misbehaviours = Misbehaviour::all_of_model(name);
+        let stream = match route {
+            Route::Speech => body["stream_format"] == "sse",
+            _ => body["stream"] == true || body["stream"] == "true",
+        };
         Some(Self {
-            stream: body.get("stream").and_then(Value::as_bool).unwrap_or(false)
-                && Misbehaviour::of_model(&model) != Some(Misbehaviour::Unstreamed),
-            misbehaviour: Misbehaviour::of_model(&model),
+            route,
+            stream: stream && !misbehaviours.contains(&Misbehaviour::Unstreamed),
             model,
-            include_usage: body["stream_options"]["include_usage"].as_bool().unwrap_or(false),
-            limit,
-            choices,
-            prompt_tokens: prompt_tokens(body.get("messages")?.as_array()?),
+            misbehaviours,
+            body,
+            files,
+            events,
         })
     }
 
     pub(super) fn is(&self, misbehaviour: Misbehaviour) -> bool {
-        self.misbehaviour == Some(misbehaviour)
+        self.misbehaviours.contains(&misbehaviour)
     }
 
-    /// The whole body of an unstreamed answer.
-    pub(super) fn json(&self) -> String {
-        if self.is(Misbehaviour::ErrorEvent) {
-            return error_object().to_string();
-        }
-        let content: String = (0..self.words_per_choice()).map(|index| self.word(index)).collect();
-        let choices: Vec<Value> = (0..self.choices)
-            .map(|index| {
-                json!({
-                    "index": index,
-                    "message": {"role": "assistant", "content": content},
-                    "finish_reason": self.finish_reason(),
-                })
-            })
-            .collect();
-        let mut body = json!({
-            "id": ID, "object": "chat.completion", "created": CREATED, "model": self.model,
-            "choices": choices, "usage": self.usage(),
-        });
-        if self.is(Misbehaviour::NoUsage) {
-            body.as_object_mut().map(|body| body.remove("usage"));
-        }
-        let text = body.to_string();
-        if self.is(Misbehaviour::InvalidJson) {
-            return text.chars().take(text.len() / 2).collect();
-        }
-        text
+    fn text(&self, name: &str) -> Option<&str> {
+        self.body.get(name)?.as_str()
     }
 
-    /// The events of a streamed answer, each with its blank line.
-    pub(super) fn events(&self) -> Vec<String> {
-        let mut chunks: Vec<Value> =
-            (0..self.choices).map(|choice| self.chunk(role_chunk(choice))).collect();
-        for index in 0..self.words_per_choice() {
-            for choice in 0..self.choices {
-                let delta = json!({"content": self.word(index)});
-                chunks.push(self.chunk(choice_chunk(choice, delta, None)));
-            }
-        }
-        if self.is(Misbehaviour::ErrorEvent) {
-            chunks.truncate(chunks.len() / 2);
-            chunks.push(error_object());
-            return self.lines(&chunks);
-        }
-        for choice in 0..self.choices {
-            let finish = Some(self.finish_reason());
-            chunks.push(self.chunk(choice_chunk(choice, json!({}), finish)));
-        }
-        self.add_usage(&mut chunks);
-        let mut events = self.lines(&chunks);
-        if !self.is(Misbehaviour::NoDone) {
-            events.push(self.line("[DONE]"));
-        }
-        events
+    /// A whole number, which a form has as text.
+    fn number(&self, name: &str) -> Option<u64> {
+        let value = self.body.get(name)?;
+        value.as_u64().or_else(|| value.as_str()?.parse().ok())
     }
 
-    fn add_usage(&self, chunks: &mut Vec<Value>) {
-        if self.is(Misbehaviour::UsageNullChunks) {
-            chunks.iter_mut().for_each(|chunk| chunk["usage"] = Value::Null);
-        }
-        if self.is(Misbehaviour::UsageWithContent) {
-            // Without the finishing events that follow, the last content would not be the last.
-            let content = chunks.iter_mut().rfind(|chunk| {
-                chunk["choices"][0]["delta"].get("content").is_some_and(|text| text != "")
-            });
-            if let Some(chunk) = content {
-                chunk["usage"] = self.usage();
-            }
-        } else if self.include_usage && !self.is(Misbehaviour::NoUsage) {
-            let mut chunk = self.chunk(Value::Null);
-            chunk["choices"] = json!([]);
-            chunk["usage"] = self.usage();
-            chunks.push(chunk);
-        }
-    }
-
-    fn chunk(&self, choice: Value) -> Value {
-        json!({
-            "id": ID, "object": "chat.completion.chunk", "created": CREATED, "model": self.model,
-            "choices": [choice],
-        })
-    }
-
-    fn lines(&self, chunks: &[Value]) -> Vec<String> {
-        let text = |chunk: &Value| {
-            let text = chunk.to_string();
-            match self.is(Misbehaviour::InvalidJson) {
-                true => text.chars().take(text.len() / 2).collect(),
-                false => text,
-            }
-        };
-        chunks.iter().map(|chunk| self.line(&text(chunk))).collect()
-    }
-
-    fn line(&self, data: &str) -> String {
-        let end = if self.is(Misbehaviour::Crlf) { "\r\n" } else { "\n" };
-        format!("data: {data}{end}{end}")
-    }
-
-    fn words_per_choice(&self) -> u64 {
-        let most = if self.is(Misbehaviour::Long) { LONG_WORDS } else { WORDS_MAX };
-        self.limit.unwrap_or(most).min(most)
-    }
-
-    fn finish_reason(&self) -> &'static str {
-        let most = if self.is(Misbehaviour::Long) { LONG_WORDS } else { WORDS_MAX };
-        if self.words_per_choice() < most { "length" } else { "stop" }
-    }
-
-    fn word(&self, index: u64) -> String {
-        let space = if index == 0 { "" } else { " " };
-        match self.misbehaviour {
-            Some(Misbehaviour::DataColonText) => pick(&TRAPS, index).to_owned(),
-            Some(Misbehaviour::Big) => {
-                let words = self.words_per_choice().max(1);
-                let length = usize::try_from(BIG_BYTES / words).unwrap_or(0);
-                space.to_owned() + &"x".repeat(length)
-            }
-            _ => space.to_owned() + pick(&WORDS, index),
-        }
-    }
-
-    fn usage(&self) -> Value {
-        let completion_tokens = self.words_per_choice() * self.choices;
-        let mut usage = json!({
-            "prompt_tokens": self.prompt_tokens,
-            "completion_tokens": completion_tokens,
-            "total_tokens": self.prompt_tokens + completion_tokens,
-        });
-        if self.is(Misbehaviour::Cached) {
-            usage["prompt_tokens_details"] = json!({"cached_tokens": self.prompt_tokens / 2});
-        }
-        usage
+    /// A number of things that is 1 unless said otherwise; nothing when it is above `most`.
+    fn how_many(&self, name: &str, most: u64) -> Option<u64> {
+        Some(self.number(name).unwrap_or(1)).filter(|many| *many <= most)
     }
 }
 
-/// Documented above, and computed by tests to know what they owe.
-pub(super) fn prompt_tokens(messages: &[Value]) -> u64 {
-    let characters: usize = messages.iter().map(|message| characters(&message["content"])).sum();
-    let messages = u64::try_from(messages.len()).unwrap_or(u64::MAX);
-    u64::try_from(characters).unwrap_or(u64::MAX).div_ceil(4) + 3 * messages
+/// Nothing when the question lacks what the route insists on.
+pub(super) fn reply(question: &Question) -> Option<Reply> {
+    match question.route {
+        Route::Chat => chat::reply(question),
+        Route::Completions => completions::reply(question),
+        Route::Responses => responses::reply(question),
+        Route::Messages => messages::reply(question),
+        Route::Embeddings => embeddings::reply(question),
+        Route::ImageGenerations | Route::ImageEdits => images::reply(question),
+        Route::Transcriptions | Route::Translations => audio::reply(question),
+        Route::Speech => speech::reply(question),
+        Route::Moderations => moderations::reply(question),
+        Route::Rerank => rerank::reply(question),
+    }
+}
+
+/// Documented above: what so many characters of text count as.
+fn text_tokens(characters: u64) -> u64 {
+    characters.div_ceil(4)
 }
 
 /// Content is text, or parts of which some are text.
-fn characters(content: &Value) -> usize {
+fn characters(content: &Value) -> u64 {
     match content {
-        Value::String(text) => text.chars().count(),
+        Value::String(text) => count(text.chars()),
         Value::Array(parts) => parts.iter().map(|part| characters(&part["text"])).sum(),
         _ => 0,
     }
 }
 
-fn role_chunk(choice: u64) -> Value {
-    choice_chunk(choice, json!({"role": "assistant", "content": ""}), None)
+fn count(things: impl IntoIterator) -> u64 {
+    u64::try_from(things.into_iter().count()).unwrap_or(u64::MAX)
 }
 
-fn choice_chunk(choice: u64, delta: Value, finish_reason: Option<&str>) -> Value {
-    json!({"index": choice, "delta": delta, "finish_reason": finish_reason})
+/// A number with so many decimal places, given in units of the last of them. Exact, as text is.
+fn decimal(units: u64, places: usize) -> Value {
+    let digits = format!("{units:0>width$}", width = places + 1);
+    let (whole, part) = digits.split_at(digits.len() - places);
+    let number = format!("{whole}.{part}").parse().ok().and_then(Number::from_f64);
+    number.map_or(Value::Null, Value::Number)
 }
 
-fn error_object() -> Value {
-    json!({"error": {
-        "message": "The server had an error while processing your request.",
-        "type": "server_error",
-        "param": null,
-        "code": "server_error",
-    }})
-}
-
-fn pick<'w>(words: &[&'w str], index: u64) -> &'w str {
-    let index = usize::try_from(index).unwrap_or(0);
-    words.iter().cycle().nth(index % words.len()).copied().unwrap_or_default()
-}
-
-const ID: &str = "chatcmpl-sandbox";
 const CREATED: u64 = 1_700_000_000;
-/// OpenAI's own limit of `n`; more is refused.
-const CHOICES_MAX: u64 = 128;
-const WORDS_MAX: u64 = 20;
-const LONG_WORDS: u64 = 2000;
-const BIG_BYTES: u64 = 4 << 20;
-
-const WORDS: [&str; 20] = [
-    "Every", "satoshi", "that", "came", "in", "is", "either", "spent", "on", "this", "very",
-    "answer", "or", "on", "its", "way", "back", "to", "you", "now.",
-];
-
-/// Text that a careless reader of the stream takes for the stream itself.
-const TRAPS: [&str; 8] = [
-    "data: ",
-    "\n\n",
-    "data: {\"usage\":{\"prompt_tokens\":999999,\"completion_tokens\":999999}}\n\n",
-    "\"usage\":{\"prompt_tokens\":888888,\"completion_tokens\":888888,\"total_tokens\":1}",
-    "data: [DONE]\n\n",
-    "\r\n\r\ndata:[DONE]\r\n\r\n",
-    "\\\"usage\\\": null}",
-    ": a comment\nevent: error\n\n",
-];

@@ -1,8 +1,9 @@
 //! The ways an upstream goes wrong, or merely differs, each with a name.
 
 /// Chosen by the ending of the model's name: `demo-drops-mid-stream` drops mid-stream. A model
-/// without such an ending gets the plain answer. Where only streams are spoken of, unstreamed
-/// answers are plain.
+/// without such an ending gets the plain answer; endings add up, so that
+/// `demo-image-usage-byte-by-byte` does both. Where only streams are spoken of, unstreamed
+/// answers are plain, and where only some routes can do it, the others do not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Misbehaviour {
     /// Half of the answer, then the socket closes without a last chunk.
@@ -36,18 +37,19 @@ pub enum Misbehaviour {
     InvalidJson,
     /// Every byte, the head's too, is a write of its own.
     ByteByByte,
-    /// Half of the prompt is reported as cached.
+    /// Half of the prompt is reported as read from a cache. Anthropic's route also reports a
+    /// quarter as written to one.
     Cached,
     /// Lines of the event stream end in CR LF.
     Crlf,
     /// An error object takes the place of the second half of the events, and the stream ends
-    /// cleanly without `[DONE]`; unstreamed, a 200 whose body is the error object.
+    /// cleanly without `[DONE]` or its like; unstreamed, a 200 whose body is the error object.
     ErrorEvent,
     /// 400 with a JSON error about the client's own parameter.
     Status400,
     /// 402: the upstream wants to be paid by us.
     Status402,
-    /// The stream ends cleanly, usage and all, but without `[DONE]`.
+    /// The stream ends cleanly, usage and all, but without `[DONE]` or `message_stop`.
     NoDone,
     /// Up to 2000 words instead of up to 20.
     Long,
@@ -61,10 +63,28 @@ pub enum Misbehaviour {
     Redirect,
     /// A document although a stream was asked for.
     Unstreamed,
+    /// 503 with a JSON error.
+    Status503,
+    /// Half of the output is reasoning: counted, reported as such and not shown.
+    Reasoning,
+    /// Two searches of the web come before the text.
+    WebSearch,
+    /// The answer says that it was cut short, however long it is.
+    Incomplete,
+    /// Responses: the last event is `response.failed`, which tells no usage.
+    Failed,
+    /// Transcriptions, translations and reranking report tokens instead of what they usually do.
+    ByTokens,
+    /// Images report tokens; without it they report nothing.
+    ImageUsage,
+    /// Usage says what it costs in US dollars: a millionth for each that it counts.
+    UsdCost,
+    /// An event every 50 ms, each with its moment noted in [`super::Produced::moments`].
+    Paced,
 }
 
 impl Misbehaviour {
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 36] = [
         Self::DropsMidStream,
         Self::NoUsage,
         Self::Slow,
@@ -92,6 +112,15 @@ impl Misbehaviour {
         Self::UsageNullChunks,
         Self::Redirect,
         Self::Unstreamed,
+        Self::Status503,
+        Self::Reasoning,
+        Self::WebSearch,
+        Self::Incomplete,
+        Self::Failed,
+        Self::ByTokens,
+        Self::ImageUsage,
+        Self::UsdCost,
+        Self::Paced,
     ];
 
     /// What a model's name ends in to get it, with its dash.
@@ -124,6 +153,15 @@ impl Misbehaviour {
             Self::UsageNullChunks => "-usage-null-chunks",
             Self::Redirect => "-redirect",
             Self::Unstreamed => "-unstreamed",
+            Self::Status503 => "-503",
+            Self::Reasoning => "-reasoning",
+            Self::WebSearch => "-web-search",
+            Self::Incomplete => "-incomplete",
+            Self::Failed => "-failed",
+            Self::ByTokens => "-by-tokens",
+            Self::ImageUsage => "-image-usage",
+            Self::UsdCost => "-usd-cost",
+            Self::Paced => "-paced",
         }
     }
 
@@ -137,7 +175,35 @@ impl Misbehaviour {
         std::iter::once("demo".to_owned()).chain(Self::ALL.into_iter().map(Self::model))
     }
 
-    pub fn of_model(model: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|misbehaviour| model.ends_with(misbehaviour.suffix()))
+    /// What the name ends in, the last ending first.
+    pub(super) fn all_of_model(mut model: &str) -> Vec<Self> {
+        let mut found = Vec::new();
+        while let Some((rest, misbehaviour)) = Self::ALL.into_iter().find_map(|misbehaviour| {
+            Some((model.strip_suffix(misbehaviour.suffix())?, misbehaviour))
+        }) {
+            found.push(misbehaviour);
+            model = rest;
+        }
+        found
     }
 }
+
+/// The stream of a chat completion in as many words: the model that asks for it.
+///
+/// What follows the last `-events-`, up to [`EVENTS_MAX`]; more is taken for that. The answer is
+/// written as fast as the client reads it and needs no more memory than a short one.
+pub fn model_of_events(count: u64) -> String {
+    format!("demo{EVENTS}{count}")
+}
+
+/// The name without its number of events, and that number.
+pub(super) fn events_of_model(model: &str) -> (&str, Option<u64>) {
+    let numbered = model.rsplit_once(EVENTS);
+    match numbered.and_then(|(rest, number)| Some((rest, number.parse::<u64>().ok()?))) {
+        Some((rest, number)) => (rest, Some(number.min(EVENTS_MAX))),
+        None => (model, None),
+    }
+}
+
+pub const EVENTS_MAX: u64 = 10_000_000;
+const EVENTS: &str = "-events-";
