@@ -93,6 +93,13 @@ pub fn completed(demand: &Demand, said: &Counts) -> Counts {
     Counts { cost_nano_usd: said.cost_nano_usd, ..surely(demand, said, 0) }
 }
 
+/// What was delivered of a request whose price needs no usage: what it itself counts, and all
+/// images that it asked for unless some were counted.
+pub fn counted(demand: &Demand, said: &Counts) -> Counts {
+    let images = if said.images > 0 { said.images } else { demand.images };
+    Counts { images, cost_nano_usd: None, ..surely(demand, said, 0) }
+}
+
 fn is_nothing(known: &Counts, delivered: &Delivered) -> bool {
     *known == Counts::NONE && *delivered == Delivered::default()
 }
