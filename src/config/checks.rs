@@ -12,8 +12,8 @@ use super::references::Outside;
 use super::scalars::{Lasting, Whole};
 use super::schema::{self, File};
 use super::{
-    Config, Currency, Decimal, Fleet, Limits, Listen, Mint, Model, Price, Reservation, Secret,
-    Upstream, url,
+    Config, Currency, Decimal, Fleet, Lightning, Limits, Listen, Mint, Model, Price, Reservation,
+    Secret, Upstream, url,
 };
 use crate::ledger::terms;
 use crate::pricing;
@@ -48,6 +48,7 @@ pub(super) fn check(file: File, outside: &dyn Outside, found: &mut Found) -> Con
         dialect: file.errors.dialect,
         cost_chunk: file.stream.cost_chunk,
         mint_timeout: file.mint_timeout.0,
+        lightning: checks.lightning(&file.lightning),
         audit_every: file.audit.every.0,
         btc_usd_cents,
     }
@@ -185,6 +186,12 @@ impl Checks<'_> {
                 401
             }
         }
+    }
+
+    fn lightning(&mut self, lightning: &schema::Lightning) -> Lightning {
+        let at = KeyPath::from("lightning").key("amount_sats_max");
+        let amount_sats_max = self.count(Some(lightning.amount_sats_max), &at);
+        Lightning { enabled: lightning.enabled, amount_sats_max }
     }
 
     fn mints(&mut self, mints: Vec<Option<schema::Mint>>) -> Vec<Mint> {

@@ -265,7 +265,7 @@ impl<L: Ledger> ProxyHttp for Edge<L> {
              shortfall_msat={} ended={:?} error={} duration_ms={}",
             ctx.request_id,
             head.method,
-            head.uri.path(),
+            api::loggable_path(head.uri.path()),
             log.model,
             ctx.candidate.as_ref().map_or("-", |upstream| upstream.name.as_str()),
             log.reserved.get(),
@@ -304,7 +304,8 @@ impl<L: Ledger> ProxyHttp for Edge<L> {
 
     fn request_summary(&self, session: &Session, ctx: &Ctx) -> String {
         let head = session.req_header();
-        format!("id={} {} {}", ctx.request_id, head.method, head.uri.path())
+        let path = api::loggable_path(head.uri.path());
+        format!("id={} {} {path}", ctx.request_id, head.method)
     }
 }
 
