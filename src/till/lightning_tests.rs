@@ -15,7 +15,7 @@ use crate::ledger::terms::{Cap, Reset, Terms};
 use crate::money::Msat;
 use crate::store::place::{Over, over_both, statement};
 use crate::store::{Value, values};
-use crate::wallet::Looked;
+use crate::wallet::{Looked, PaidQuote};
 
 fn to_its_own_key(sats: u64) -> InvoiceAsk {
     InvoiceAsk { amount: sat(sats), goes: Goes::ToItsOwnKey(Terms::default()), mint: None }
@@ -38,6 +38,16 @@ async fn paid(bench: &Bench, till: &Till<Embedded>, invoice: &Invoice) {
 async fn state(bench: &Bench, till: &Gateway, invoice: &Invoice) -> Option<InvoiceState> {
     changed(bench, "checked_ms = 0", values![]).await;
     till.invoice_status(&invoice.id).await.unwrap().map(|status| status.state)
+}
+
+/// The mint says that it is paid, and nothing is done about that.
+async fn seen_paid(bench: &Bench, invoice: &Invoice) -> Box<PaidQuote> {
+    let id = DepositId::of_invoice(&invoice.id);
+    loop {
+        if let Looked::Paid(seen) = bench.till.wallet().look_at_quote(&id).await {
+            return seen;
+        }
+    }
 }
 
 async fn changed(bench: &Bench, what: &str, values: &[Value]) -> u64 {
@@ -64,6 +74,8 @@ async fn a_payment_is_credited_once_however_often_it_is_looked_at(over: Over) {
         assert_eq!(bench.mint.issue_count(), issued + 1);
         bench.audit().await;
     }
+    let locked = changed(&bench, "checked_ms = 0 WHERE locked = 1", values![]).await;
+    assert_eq!(locked, 2, "the mint signs for nobody who only knows the quotes");
     let audit = bench.audit().await;
     assert_eq!((audit.credited, audit.pool), (sat(38), sat(38)));
 }
@@ -73,7 +85,6 @@ async fn what_is_not_paid_is_never_credited_and_a_late_payment_is(over: Over) {
     bench.mint.leave_unpaid(true);
     let invoice = bench.till.invoice(to_its_own_key(21)).await.unwrap();
     assert_eq!(state(&bench, &bench.till, &invoice).await, Some(InvoiceState::Pending));
-    changed(&bench, "expires_ms = 1", values![]).await;
     let days = |days: u64| UnixMs::now().0 - days * 86_400_000;
     changed(&bench, "expires_ms = ?1", values![days(6).cast_signed()]).await;
     assert_eq!(state(&bench, &bench.till, &invoice).await, Some(InvoiceState::Expired));
@@ -106,17 +117,21 @@ async fn a_mint_that_is_away_when_it_is_paid_loses_nobody_anything(over: Over) {
 }
 
 async fn signatures_whose_answer_got_lost_are_restored(over: Over) {
-    let mut bench = Bench::start(over).await;
+    let bench = Bench::start(over).await;
     bench.mint.lose_issue_answers(true);
     let invoice = bench.till.invoice(to_its_own_key(50)).await.unwrap();
-    while bench.mint.issue_count() == 0 {
-        state(&bench, &bench.till, &invoice).await;
-    }
+    paid(&bench, &bench.till, &invoice).await;
+    assert_eq!(holds(&bench.till, &owner(&invoice)).await.deposited, sat(50));
+    bench.audit().await;
+}
+
+async fn signatures_that_a_dead_process_never_saw_are_restored(over: Over) {
+    let bench = Bench::start(over).await;
+    let invoice = bench.till.invoice(to_its_own_key(50)).await.unwrap();
+    let seen = seen_paid(&bench, &invoice).await;
     let (_machine, other) = bench.after_a_crash().await;
-    bench.mint.stop().await;
-    bench.mint.lose_issue_answers(false);
-    bench.mint.start_again().await.unwrap();
-    // Without being asked: what is paid is looked at first.
+    assert!(bench.till.wallet().redeem_quote(*seen).await.is_some());
+    // Without being asked for: what is paid is looked at first.
     let recovery = other.recover().await;
     assert_eq!(recovery.invoices_completed, 1, "{recovery:?}");
     let status = other.invoice_status(&invoice.id).await.unwrap().unwrap();
@@ -131,12 +146,7 @@ async fn signatures_whose_answer_got_lost_are_restored(over: Over) {
 async fn a_keyset_that_is_retired_before_the_signing_is_changed(over: Over) {
     let bench = Bench::start(over).await;
     let invoice = bench.till.invoice(to_its_own_key(13)).await.unwrap();
-    let id = DepositId::of_invoice(&invoice.id);
-    let seen = loop {
-        if let Looked::Paid(seen) = bench.till.wallet().look_at_quote(&id).await {
-            break seen;
-        }
-    };
+    let seen = seen_paid(&bench, &invoice).await;
     bench.mint.rotate_keyset(CurrencyUnit::Sat).await.unwrap();
     assert!(bench.till.wallet().redeem_quote(*seen).await.is_some());
     paid(&bench, &bench.till, &invoice).await;
@@ -232,6 +242,7 @@ over_both! {
     what_is_not_paid_is_never_credited_and_a_late_payment_is
     a_mint_that_is_away_when_it_is_paid_loses_nobody_anything
     signatures_whose_answer_got_lost_are_restored
+    signatures_that_a_dead_process_never_saw_are_restored
     a_keyset_that_is_retired_before_the_signing_is_changed
     counters_that_were_used_in_another_life_are_passed_over
     what_was_signed_for_elsewhere_is_not_credited

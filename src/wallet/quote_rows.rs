@@ -141,7 +141,7 @@ impl QuoteRow {
         }
         let sql = "INSERT INTO quotes (id, account, purpose, terms, mint, unit, amount,
                    amount_msat, state, owner, created_ms, expires_ms, checked_ms, next_ms)
-                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'recorded', ?9, ?10, ?11, ?10, ?11)";
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'recorded', ?9, ?10, ?11, 0, ?11)";
         let values = values![
             self.id.as_str(),
             self.account.as_str(),

@@ -13,6 +13,7 @@ mod endings;
 mod fleet;
 mod fleet_audit;
 mod framing;
+mod lightning;
 mod limits;
 mod metering;
 mod outage;
