@@ -230,6 +230,23 @@ async fn only_so_many_invoices_wait_for_their_payment(over: Over) {
     bench.till.invoice(to_its_own_key(1)).await.unwrap();
 }
 
+async fn an_invoice_changed_by_hand_is_found_by_the_audit(over: Over) {
+    let bench = Bench::start(over).await;
+    let invoice = bench.till.invoice(to_its_own_key(7)).await.unwrap();
+    paid(&bench, &bench.till, &invoice).await;
+    for (tampered, original) in [
+        ("amount = 8, amount_msat = 8000", "amount = 7, amount_msat = 7000"),
+        ("amount_msat = 6999", "amount_msat = 7000"),
+        ("account = 'thief' || account", "account = SUBSTR(account, 6)"),
+        ("state = 'offered'", "state = 'redeemed'"),
+    ] {
+        changed(&bench, tampered, values![]).await;
+        assert_eq!(bench.audited().await.redemptions_mismatched, 1, "{tampered}");
+        changed(&bench, original, values![]).await;
+        bench.audit().await;
+    }
+}
+
 async fn only_an_accepted_mint_is_asked(over: Over) {
     let bench = Bench::start(over).await;
     let other = "https://mint.example".to_owned();
@@ -249,6 +266,7 @@ over_both! {
     a_key_is_opened_under_its_terms_and_a_top_up_keeps_them
     the_keeper_credits_what_nobody_asks_for
     only_so_many_invoices_wait_for_their_payment
+    an_invoice_changed_by_hand_is_found_by_the_audit
     only_an_accepted_mint_is_asked
 }
 

@@ -8,9 +8,9 @@
 //! ```
 //!
 //! The row is on disk before its invoice is shown to anybody. When the mint says that it is
-//! paid, the outputs to be signed are on disk before the mint is asked to sign them
-//! (`quote_settling.rs`). The commit that stores the proofs makes it a redemption that is `redeemed`, of
-//! the same id, which is credited, recovered and audited like every other. It costs no fee.
+//! paid, the outputs to be signed are on disk before the mint is asked to sign them. The commit
+//! that stores the proofs makes it a redemption that is `redeemed`, of the same id, which is
+//! credited, recovered and audited like every other (`quote_settling.rs`). It costs no fee.
 //!
 //! A quote is locked to a key of ours (NUT-20) wherever the mint can do that: then `lost` cannot
 //! happen, and what is in the rows is of no use to who reads them.
