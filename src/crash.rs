@@ -3,7 +3,7 @@
 //! A debug build told `NUTGATE_CRASH_AT=<step>` kills itself with SIGKILL when it reaches that
 //! step, so that a test can restart it and count. In a release build there is nothing here.
 
-/// The steps from a token's arrival to its change, in the order in which they happen.
+/// The steps of every way in which money moves, each way's in the order in which they happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// The redemption is written down, the mint has not been asked.
@@ -33,9 +33,18 @@ pub enum Step {
     WithdrawCommitted,
     /// The answer has left.
     Delivered,
+    /// An invoice is written down, no mint has been asked for it.
+    QuoteRecorded,
+    /// The mint's invoice is written down, the client does not have it.
+    QuoteOffered,
+    /// The mint has the payment, and our outputs are written down.
+    QuotePaid,
+    /// The mint has signed them, we have not stored that.
+    QuoteSigned,
 }
 
 impl Step {
+    /// From a token's arrival to its change.
     pub const ALL: [Self; 15] = [
         Self::RedeemRecorded,
         Self::SwapAnswered,
@@ -52,6 +61,17 @@ impl Step {
         Self::ChangeIssued,
         Self::WithdrawCommitted,
         Self::Delivered,
+    ];
+
+    /// From the wish for an invoice to the balance that it became.
+    pub const OF_INVOICE: [Self; 7] = [
+        Self::QuoteRecorded,
+        Self::QuoteOffered,
+        Self::QuotePaid,
+        Self::QuoteSigned,
+        Self::Redeemed,
+        Self::Deposited,
+        Self::Credited,
     ];
 
     /// The value of `NUTGATE_CRASH_AT` that stops here.

@@ -24,6 +24,14 @@ impl ApiKey {
         Self(format!("sk-{}", digest.split_at(KEY_DIGITS).0))
     }
 
+    /// The key that an invoice opens: `sk-` and the first 32 hex digits of the SHA-256 of
+    /// `nutgate invoice key:` and the invoice's id. Whoever holds the id can be shown it again;
+    /// nobody else can, and it is kept nowhere.
+    pub fn of_invoice(invoice: &InvoiceId) -> Self {
+        let digest = hashed(b"nutgate invoice key:", invoice.0.as_bytes());
+        Self(format!("sk-{}", digest.split_at(KEY_DIGITS).0))
+    }
+
     pub fn account(&self) -> AccountId {
         AccountId(hex::encode(Sha256::digest(self.0.as_bytes())))
     }
@@ -40,6 +48,42 @@ impl fmt::Debug for ApiKey {
     }
 }
 
+/// What names an invoice to who asked for it: 64 hex digits that nobody can guess. A bearer
+/// secret like a key, because its holder is shown the key that the invoice opens. Nothing prints
+/// it; only hashes of it are kept.
+#[derive(Clone, PartialEq, Eq)]
+pub struct InvoiceId(String);
+
+impl InvoiceId {
+    /// 256 random bits.
+    ///
+    /// # Errors
+    /// The machine has no random bits to give.
+    pub fn fresh() -> Result<Self, getrandom::Error> {
+        let mut bits = [0; INVOICE_BYTES];
+        getrandom::fill(&mut bits)?;
+        Ok(Self(hex::encode(bits)))
+    }
+
+    /// An id as a client shows it, if it can be one.
+    pub fn presented(text: &str) -> Option<Self> {
+        let digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        let fits = text.len() == INVOICE_BYTES * 2 && text.bytes().all(digit);
+        fits.then(|| Self(text.to_owned()))
+    }
+
+    /// The secret itself, for the one answer that hands it to who asked for the invoice.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for InvoiceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("InvoiceId(redacted)")
+    }
+}
+
 /// An account: the SHA-256 of its key, in hex. Looked up as a whole, so no comparison of a
 /// secret ever leaks its prefix.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -51,8 +95,8 @@ pub struct AccountId(String);
 #[serde(transparent)]
 pub struct ReservationId(String);
 
-/// A redemption, and the deposit it becomes: a hash of the exact Cashu token, another one than
-/// the account's.
+/// A redemption, and the deposit it becomes: a hash of the exact Cashu token, or of the invoice's
+/// id; another one than the account's.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct DepositId(String);
@@ -71,10 +115,11 @@ impl ReservationId {
 
 impl DepositId {
     pub fn of_cashu_token(cashu_token: &str) -> Self {
-        let mut hasher = Sha256::new();
-        hasher.update(b"nutgate deposit:");
-        hasher.update(cashu_token.as_bytes());
-        Self(hex::encode(hasher.finalize()))
+        Self(hashed(b"nutgate deposit:", cashu_token.as_bytes()))
+    }
+
+    pub fn of_invoice(invoice: &InvoiceId) -> Self {
+        Self(hashed(b"nutgate invoice deposit:", invoice.0.as_bytes()))
     }
 }
 
@@ -113,7 +158,12 @@ macro_rules! stored_as_text {
 
 stored_as_text!(AccountId, ReservationId, DepositId, WithdrawalId);
 
+fn hashed(domain: &[u8], secret: &[u8]) -> String {
+    hex::encode(Sha256::new().chain_update(domain).chain_update(secret).finalize())
+}
+
 const KEY_DIGITS: usize = 32;
+const INVOICE_BYTES: usize = 32;
 
 #[cfg(test)]
 mod tests {
@@ -139,5 +189,29 @@ mod tests {
         let deposit = DepositId::of_cashu_token("cashuBabc");
         assert!(!deposit.as_str().contains(&key.reveal()[3..]));
         assert_ne!(deposit.as_str(), key.account().as_str());
+    }
+
+    #[test]
+    fn an_invoice_names_its_key_and_its_deposit_and_neither_names_the_other() {
+        let invoice = InvoiceId::fresh().unwrap();
+        let again = InvoiceId::presented(invoice.reveal()).unwrap();
+        let key = ApiKey::of_invoice(&invoice);
+        assert_eq!(key, ApiKey::of_invoice(&again));
+        let digest = hex::encode(Sha256::digest(format!("nutgate invoice key:{}", again.reveal())));
+        assert_eq!(key.reveal(), format!("sk-{}", &digest[..32]));
+        let deposit = DepositId::of_invoice(&invoice);
+        assert_eq!(deposit, DepositId::of_invoice(&again));
+        assert!(!deposit.as_str().contains(&key.reveal()[3..]));
+        assert!(!format!("{invoice:?}").contains(invoice.reveal()));
+        assert_ne!(invoice, InvoiceId::fresh().unwrap());
+    }
+
+    #[test]
+    fn what_can_be_no_invoice_id_is_none() {
+        let id = "0123456789abcdef".repeat(4);
+        assert!(InvoiceId::presented(&id).is_some());
+        for odd in ["", &id[1..], &format!("{id}0"), &id.to_uppercase(), &id.replace('a', "g")] {
+            assert_eq!(InvoiceId::presented(odd), None, "{odd}");
+        }
     }
 }

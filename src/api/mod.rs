@@ -9,6 +9,7 @@ mod cors;
 mod health;
 mod info;
 mod input;
+mod lightning;
 mod metrics;
 mod models;
 mod render;
@@ -40,6 +41,7 @@ use crate::till::Till;
 pub use balance::{redeem_refusal, refund_refusal};
 pub use cors::{cors_headers, preflight_headers};
 pub use input::{LOCAL_BODY_BYTES_MAX, body_too_large};
+pub use lightning::loggable_path;
 pub use models::{offered, sold};
 pub use render::{
     CASHU_HEADERS_BYTES_MAX, HeaderList, X_CASHU, X_CASHU_REFUND, X_REQUEST_ID,
@@ -66,7 +68,10 @@ pub struct RefusalCode(pub &'static str);
 /// The public routes.
 pub fn router<L: Ledger>(state: ApiState<L>) -> Router {
     let documents = documents(&state.config, &state.prices);
-    let routes = documents.merge(balance::routes(state.clone())).fallback(billable_or_nothing);
+    let routes = documents
+        .merge(balance::routes(state.clone()))
+        .merge(lightning::routes(state.clone()))
+        .fallback(billable_or_nothing);
     finished(routes, &state.config)
 }
 

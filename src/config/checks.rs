@@ -18,7 +18,7 @@ use super::mistake::{Found, KeyPath, did_you_mean};
 use super::references::Outside;
 use super::scalars::Whole;
 use super::schema::{self, File};
-use super::{Config, Decimal, Fleet, Limits, Listen, Mint, Reservation, Secret, url};
+use super::{Config, Decimal, Fleet, Lightning, Limits, Listen, Mint, Reservation, Secret, url};
 use crate::ledger::terms;
 use crate::store;
 
@@ -54,6 +54,7 @@ pub(super) fn check(file: File, outside: &dyn Outside, found: &mut Found) -> Con
         dialect: file.errors.dialect,
         cost_chunk: file.stream.cost_chunk,
         mint_timeout: file.mint_timeout.0,
+        lightning: checks.lightning(&file.lightning),
         audit_every: file.audit.every.0,
         btc_usd_cents,
         btc_usd_feed,
@@ -205,6 +206,12 @@ impl Checks<'_> {
                 401
             }
         }
+    }
+
+    fn lightning(&mut self, lightning: &schema::Lightning) -> Lightning {
+        let at = KeyPath::from("lightning").key("amount_sats_max");
+        let amount_sats_max = self.count(Some(lightning.amount_sats_max), &at);
+        Lightning { enabled: lightning.enabled, amount_sats_max }
     }
 
     fn mints(&mut self, mints: Vec<Option<schema::Mint>>) -> Vec<Mint> {

@@ -94,6 +94,7 @@ pub struct Config {
     pub cost_chunk: CostChunk,
     pub mints: Vec<Mint>,
     pub mint_timeout: Duration,
+    pub lightning: Lightning,
     /// A fixed rate; wins over the feed.
     pub btc_usd_cents: Option<u64>,
     pub btc_usd_feed: Option<BtcUsdFeed>,
@@ -198,6 +199,15 @@ pub enum CostChunk {
 pub struct Mint {
     pub url: String,
     pub units: Vec<String>,
+}
+
+/// What may be paid in over Lightning.
+#[derive(Clone, Copy, Debug)]
+pub struct Lightning {
+    /// Whether invoices are given. Those given before are credited in any case.
+    pub enabled: bool,
+    /// The most that one invoice is for.
+    pub amount_sats_max: u64,
 }
 
 /// A non-negative decimal with up to nine places, exact: billionths.

@@ -43,6 +43,7 @@ pub(super) struct File {
     pub(super) headers: Headers,
     pub(super) mints: Vec<Option<Mint>>,
     pub(super) mint_timeout: Lasting,
+    pub(super) lightning: Lightning,
     pub(super) btc_usd: Option<Decimal>,
     pub(super) btc_usd_feed: Option<BtcUsdFeed>,
     pub(super) upstreams: Vec<Option<Upstream>>,
@@ -127,6 +128,13 @@ pub(super) struct Mint {
     pub(super) url: Option<String>,
     pub(super) units: Option<Vec<Option<String>>>,
     pub(super) allow_insecure: Option<bool>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a mapping")]
+pub(super) struct Lightning {
+    pub(super) enabled: bool,
+    pub(super) amount_sats_max: Whole,
 }
 
 #[derive(Debug, Deserialize)]

@@ -4,6 +4,7 @@ use pingora::Error;
 use pingora::proxy::Session;
 
 use super::context::Ctx;
+use crate::api;
 use crate::money::Msat;
 
 /// Writes the line of a request that has ended.
@@ -24,7 +25,7 @@ pub(super) fn line(session: &Session, error: Option<&Error>, ctx: &Ctx) {
          shortfall_msat={} ended={:?} error={} duration_ms={}",
         ctx.request_id,
         head.method,
-        head.uri.path(),
+        api::loggable_path(head.uri.path()),
         log.model,
         ctx.candidate.as_ref().map_or("-", |upstream| upstream.name.as_str()),
         log.reserved.get(),

@@ -288,7 +288,8 @@ impl<L: Ledger> ProxyHttp for Edge<L> {
 
     fn request_summary(&self, session: &Session, ctx: &Ctx) -> String {
         let head = session.req_header();
-        format!("id={} {} {}", ctx.request_id, head.method, head.uri.path())
+        let path = api::loggable_path(head.uri.path());
+        format!("id={} {} {path}", ctx.request_id, head.method)
     }
 }
 

@@ -22,7 +22,7 @@ use crate::wallet::Resolved;
 
 /// How one unfinished matter stands after a look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Matter {
+pub(super) enum Matter {
     Completed,
     Forgotten,
     Open,
@@ -75,6 +75,11 @@ impl<L: Ledger> Till<L> {
             });
         })
         .await;
+        let quotes = due.quotes.into_iter().map(|id| self.clone().look_at_quote(id));
+        in_parallel(bound, quotes, |matter| {
+            note(&|report| report.invoices_completed += u64::from(matter == Matter::Completed));
+        })
+        .await;
         let exchanges = due.exchanges.into_iter().map(|id| self.clone().look_at_exchange(id));
         in_parallel(bound, exchanges, |_| {}).await;
         let open = self.ledger().withdrawals_open().await.unwrap_or_else(|why| {
@@ -117,6 +122,8 @@ impl<L: Ledger> Till<L> {
                 let looks = due.redemptions.into_iter();
                 in_parallel(bound, looks.map(|id| self.clone().look_at_redemption(id)), |_| {})
                     .await;
+                let looks = due.quotes.into_iter();
+                in_parallel(bound, looks.map(|id| self.clone().look_at_quote(id)), |_| {}).await;
                 let looks = due.exchanges.into_iter();
                 in_parallel(bound, looks.map(|id| self.clone().look_at_exchange(id)), |_| {}).await;
             }

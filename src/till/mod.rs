@@ -10,6 +10,7 @@
 //!
 //! ```text
 //! redeem   wallet: recorded → redeemed      ledger: deposit        wallet: credited
+//! invoice  wallet: offered → paid           ledger: opened, then as redeem (lightning.rs)
 //! refund   ledger: withdrawal begun         wallet: issued         ledger: committed
 //! ```
 //!
@@ -23,6 +24,9 @@
 mod fleet_tests;
 mod flights;
 mod keeper;
+mod lightning;
+#[cfg(test)]
+mod lightning_tests;
 mod redeem;
 mod refund;
 #[cfg(test)]
@@ -42,6 +46,7 @@ use crate::ledger::Ledger;
 use crate::money::Msat;
 use crate::wallet::Wallet;
 
+pub use self::lightning::{Goes, Invoice, InvoiceAsk, InvoiceRefused, InvoiceState, InvoiceStatus};
 pub use crate::wallet::{CashuToken, RedeemRefused};
 
 /// A token that has become balance, now or earlier.
@@ -101,6 +106,7 @@ pub struct Recovery {
     pub redemptions_unknown: u64,
     pub withdrawals_completed: u64,
     pub withdrawals_pending: u64,
+    pub invoices_completed: u64,
 }
 
 /// The ledger and the wallet, in order. Cheap to clone.

@@ -87,7 +87,8 @@ pub fn audit_rows(tx: &mut Tx<'_>) -> Result<Audit, StoreError> {
         claimed: sum(tx, WORTH, &held_by("outgoing", "claimed"))?,
         redemption_fees: sum(tx, "fee_msat", ours)?,
         exchange_fees: sum(tx, "fee_msat", "exchanges WHERE state = 'done'")?,
-        redemptions_mismatched: count(tx, REDEMPTIONS_MISMATCHED)?,
+        redemptions_mismatched: count(tx, REDEMPTIONS_MISMATCHED)?
+            .saturating_add(count(tx, QUOTES_MISMATCHED)?),
         exchanges_mismatched: count(tx, EXCHANGES_MISMATCHED)?,
         outgoing_mismatched: count(tx, OUTGOING_MISMATCHED)?,
         proofs_stray: count(tx, PROOFS_STRAY)?,
@@ -161,6 +162,16 @@ const REDEMPTIONS_MISMATCHED: &str = "
             (SELECT COALESCE(SUM(amount * 1.0), 0) FROM proofs WHERE source = redemptions.id)
         OR LENGTH(outputs) - LENGTH(REPLACE(outputs, ',', '')) + 1
             <> (SELECT COUNT(*) FROM proofs WHERE source = redemptions.id))";
+
+/// Invoices whose payment is ours and is no redemption, or another one. What waits to be paid, or
+/// to be signed for, is not the wallet's yet.
+const QUOTES_MISMATCHED: &str = "
+    SELECT COUNT(*) FROM quotes WHERE
+        (state = 'redeemed') <> EXISTS (SELECT 1 FROM redemptions WHERE id = quotes.id)
+        OR amount * CASE unit WHEN 'sat' THEN 1000 WHEN 'msat' THEN 1 END <> amount_msat
+        OR EXISTS (SELECT 1 FROM redemptions WHERE id = quotes.id AND (
+            account <> quotes.account OR amount_msat <> quotes.amount_msat
+            OR mint <> quotes.mint OR unit <> quotes.unit))";
 
 const EXCHANGES_MISMATCHED: &str = "
     SELECT COUNT(*) FROM exchanges WHERE

@@ -252,7 +252,7 @@ impl Mint {
     }
 
     /// A call that changes nothing at the mint, and so may be given up.
-    async fn read<T, F>(&self, ask: impl FnOnce(HttpClient) -> F) -> Result<T, MintError>
+    pub(super) async fn read<T, F>(&self, ask: impl FnOnce(HttpClient) -> F) -> Result<T, MintError>
     where
         F: Future<Output = Result<T, cdk::Error>>,
     {
@@ -262,7 +262,7 @@ impl Mint {
         }
     }
 
-    async fn call<T, F>(&self, ask: impl FnOnce(HttpClient) -> F) -> Result<T, MintError>
+    pub(super) async fn call<T, F>(&self, ask: impl FnOnce(HttpClient) -> F) -> Result<T, MintError>
     where
         F: Future<Output = Result<T, cdk::Error>>,
     {
@@ -378,8 +378,9 @@ fn never_connected(text: &str) -> bool {
 /// What we know of the mint's fees is old.
 const OTHER_FEE: MintError = MintError::Refused("it computes another fee");
 
-/// How long a swap may take before it is given up (and looked up later).
-const SWAP_MAX: Duration = Duration::from_secs(600);
+/// How long a swap, or signing for a payment, may take before it is given up (and looked up
+/// later).
+pub(super) const SWAP_MAX: Duration = Duration::from_secs(600);
 
 const IDLE_MAX: usize = 16;
 

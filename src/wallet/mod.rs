@@ -5,6 +5,7 @@
 //!   `redeem.rs`).
 //! * `issue`: proofs of ours become a token, without the mint wherever the pool can
 //!   compose the amount (`issue.rs`, `split.rs`), else after an exchange (`exchange.rs`).
+//! * `quote`: what a mint was paid over Lightning becomes proofs of ours (`quote.rs`).
 //!
 //! Promises: every request that could take or give value is on disk, with the counters its
 //! secrets derive from, before a mint sees it, so that its fate can always be found out
@@ -25,6 +26,10 @@ mod incoming;
 mod issue;
 mod lease;
 mod mint;
+mod quote;
+mod quote_mint;
+mod quote_rows;
+mod quote_settling;
 mod redeem;
 mod rows;
 mod schema;
@@ -55,6 +60,9 @@ pub use self::audit::{Audit, CameIn, WentOut, audit_rows, came_in_after, went_ou
 pub use self::incoming::{TOKEN_BYTES_MAX, TOKEN_PROOFS_MAX};
 pub(crate) use self::issue::Issue;
 pub use self::mint::Unit;
+pub(crate) use self::quote::{
+    Invoice, Looked, PaidQuote, Progress, Purpose, QuoteAsk, QuoteRefused, Quoted,
+};
 pub(crate) use self::redeem::Resolved;
 pub use self::schema::SCHEMA;
 

@@ -348,13 +348,8 @@ impl Run<'_> {
         })?;
         let (row, gateway) = (self.row.clone(), self.wallet.gateway().to_owned());
         let write = move |tx: &mut Tx<'_>| {
-            let sql = "UPDATE redemptions SET state = 'redeemed', ys = ?3
-                       WHERE id = ?1 AND state IN ('recorded', 'lapsed') AND owner = ?2";
-            if tx.execute(sql, values![row.id.as_str(), gateway, Vec::new()])? == 0 {
+            if !row.keep(tx, &gateway, &proofs)? {
                 return Ok(RedemptionRow::find(tx, &row.id)?.filter(RedemptionRow::is_ours));
-            }
-            for proof in &proofs {
-                proof.insert(tx, &row.attempt, row.id.as_str())?;
             }
             Ok(Some(row))
         };

@@ -130,6 +130,25 @@ impl RedemptionRow {
         Ok(tx.execute(sql, values)? == 1)
     }
 
+    /// Its proofs are ours: stores them and says so. False, and nothing stored, if this gateway
+    /// is not its owner any more.
+    pub(super) fn keep(
+        &self,
+        tx: &mut Tx<'_>,
+        gateway: &str,
+        proofs: &[ProofRow],
+    ) -> Result<bool, StoreError> {
+        let sql = "UPDATE redemptions SET state = 'redeemed', ys = ?3
+                   WHERE id = ?1 AND state IN ('recorded', 'lapsed') AND owner = ?2";
+        if tx.execute(sql, values![self.id.as_str(), gateway, Vec::new()])? == 0 {
+            return Ok(false);
+        }
+        for proof in proofs {
+            proof.insert(tx, &self.attempt, self.id.as_str())?;
+        }
+        Ok(true)
+    }
+
     /// Before it is asked for again: the account it is for now, and its outputs. False if this
     /// gateway is not its owner any more.
     pub(super) fn renew(&self, tx: &mut Tx<'_>, gateway: &str) -> Result<bool, StoreError> {

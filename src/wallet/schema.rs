@@ -3,7 +3,8 @@
 //! A row never holds a secret: a proof is its keyset, counter, amount and signature, and
 //! worth nothing without the seed file. `holder` says who a proof was set aside for: a
 //! withdrawal or an exchange with the mint; without one it is in the pool. `owner` says which
-//! gateway is at an operation (`lease.rs`).
+//! gateway is at an operation (`lease.rs`). A quote's `id` is a hash of the invoice's id, `quote`
+//! is its name at the mint, `terms` are the till's, for the account that it opens.
 
 /// Written for SQLite, safe to run again.
 pub const SCHEMA: &str = "
@@ -40,6 +41,35 @@ CREATE TABLE IF NOT EXISTS redemptions (
 ) STRICT;
 CREATE INDEX IF NOT EXISTS redemptions_due ON redemptions (next_ms) WHERE state <> 'credited';
 CREATE INDEX IF NOT EXISTS redemptions_of ON redemptions (account, seq);
+CREATE TABLE IF NOT EXISTS quotes (
+    id TEXT PRIMARY KEY,
+    account TEXT NOT NULL,
+    purpose TEXT NOT NULL CHECK (purpose IN ('create', 'topup')),
+    terms TEXT,
+    mint TEXT NOT NULL,
+    unit TEXT NOT NULL,
+    amount INTEGER NOT NULL CHECK (amount > 0),
+    amount_msat INTEGER NOT NULL CHECK (amount_msat > 0),
+    quote TEXT,
+    payment_hash TEXT,
+    locked INTEGER NOT NULL DEFAULT 0,
+    keyset TEXT,
+    counter_start INTEGER,
+    outputs TEXT,
+    state TEXT NOT NULL CHECK (state IN ('recorded', 'offered', 'paid', 'redeemed', 'lost')),
+    owner TEXT,
+    tries INTEGER NOT NULL DEFAULT 0,
+    created_ms INTEGER NOT NULL,
+    expires_ms INTEGER NOT NULL,
+    paid_ms INTEGER,
+    checked_ms INTEGER NOT NULL,
+    next_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS quotes_due ON quotes (next_ms)
+    WHERE state IN ('recorded', 'offered', 'paid');
+CREATE INDEX IF NOT EXISTS quotes_open ON quotes (expires_ms)
+    WHERE state IN ('recorded', 'offered');
+CREATE UNIQUE INDEX IF NOT EXISTS quotes_named ON quotes (mint, quote) WHERE quote IS NOT NULL;
 CREATE TABLE IF NOT EXISTS proofs (
     keyset TEXT NOT NULL,
     counter INTEGER NOT NULL,

@@ -12,8 +12,10 @@ use cdk::Amount;
 use cdk::dhke::{blind_message, hash_to_curve};
 use cdk::nuts::{BlindedMessage, Id, PublicKey, SecretKey};
 use cdk::secret::Secret;
+use sha2::{Digest, Sha256};
 
 use super::WalletError;
+use crate::ids::DepositId;
 
 /// 64 random bytes. Nothing prints them.
 pub(super) struct Seed([u8; SEED_BYTES]);
@@ -101,6 +103,16 @@ impl Seed {
     /// The secret of one proof of ours: whoever has it and the signature has the money.
     pub(super) fn secret(&self, keyset: Id, counter: u32) -> Result<Secret, WalletError> {
         Secret::from_seed(&self.0, keyset, counter)
+            .map_err(|error| WalletError::Crypto(error.to_string()))
+    }
+
+    /// The key that a quote is locked to (NUT-20), so that nobody but us gets what its invoice
+    /// is paid with. One for each quote, so that the mint cannot tell whose they are.
+    pub(super) fn quote_key(&self, id: &DepositId) -> Result<SecretKey, WalletError> {
+        let mut hasher = Sha256::new_with_prefix(b"nutgate quote key:");
+        hasher.update(self.0);
+        hasher.update(id.as_str());
+        SecretKey::from_slice(&hasher.finalize())
             .map_err(|error| WalletError::Crypto(error.to_string()))
     }
 

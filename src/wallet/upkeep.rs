@@ -7,7 +7,7 @@ use cdk::nuts::State as ProofState;
 
 use super::lease::free;
 use super::rows::{ProofRow, RedemptionRow, State};
-use super::{Wallet, WalletError, normalised_url};
+use super::{Wallet, WalletError, normalised_url, quote_rows};
 use crate::clock::UnixMs;
 use crate::ids::{AccountId, DepositId};
 use crate::store::{Durability, StoreError, Tx, values};
@@ -17,25 +17,27 @@ use crate::store::{Durability, StoreError, Tx, values};
 pub(crate) struct Due {
     pub(crate) redemptions: Vec<DepositId>,
     pub(crate) exchanges: Vec<String>,
+    pub(crate) quotes: Vec<DepositId>,
 }
 
 impl Wallet {
     /// What is due now and free, from here on this gateway's, each put off until its next
     /// turn. `all` at the start, when much of it may have been a dead process's: also what is
-    /// not due yet, except for late looks.
+    /// not due yet, except for late looks and invoices that are not paid as far as we know.
     pub(crate) async fn due(&self, all: bool) -> Result<Due, WalletError> {
         let horizon = if all { i64::MAX } else { UnixMs::now().to_i64() };
         let most = if all { DUE_AT_START_MAX } else { DUE_MAX };
         let gateway = self.gateway().to_owned();
         let write = move |tx: &mut Tx<'_>| {
             let now = UnixMs::now().to_i64();
+            let quotes = quote_rows::take_due(tx, horizon, most, &gateway)?;
             let values = values![horizon, now, most, gateway];
             let redemptions: Result<Vec<String>, StoreError> =
                 tx.rows(REDEMPTIONS_DUE, values)?.iter().map(|row| row.get(0)).collect();
             let exchanges: Result<Vec<String>, StoreError> =
                 tx.rows(EXCHANGES_DUE, values)?.iter().map(|row| row.get(0)).collect();
             let redemptions = redemptions?.into_iter().map(DepositId::stored).collect();
-            Ok(Due { redemptions, exchanges: exchanges? })
+            Ok(Due { redemptions, exchanges: exchanges?, quotes })
         };
         Ok(self.db().write(Durability::Process, write).await?)
     }

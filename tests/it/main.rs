@@ -17,6 +17,7 @@ mod fleet_audit;
 mod framing;
 mod history;
 mod http2;
+mod lightning;
 mod limits;
 mod metering;
 mod outage;

@@ -22,6 +22,7 @@ use crate::ledger::{Account, Ledger, Unavailable};
 use crate::money::Msat;
 use crate::till::{CashuToken, RedeemRefused, Redeemed};
 
+pub(super) use refusals::mint_not_accepted;
 pub use refusals::{redeem_refusal, refund_refusal};
 
 /// Every path under both names, with and without the version.
@@ -47,7 +48,7 @@ pub(super) fn routes<L: Ledger>(state: ApiState<L>) -> Router {
 const PREFIXES: [&str; 4] = ["/v1/balance", "/v1/wallet", "/balance", "/wallet"];
 
 /// What the caller showed, owned, and with it the account that it names.
-enum Shown {
+pub(super) enum Shown {
     Key(ApiKey),
     CashuBearer(CashuToken),
     /// The `X-Cashu` of an earlier payment.
@@ -55,7 +56,7 @@ enum Shown {
 }
 
 impl Shown {
-    fn key(&self) -> ApiKey {
+    pub(super) fn key(&self) -> ApiKey {
         match self {
             Self::Key(key) => key.clone(),
             Self::CashuBearer(ecash) | Self::Paid(ecash) => ApiKey::of_cashu_token(ecash.reveal()),
@@ -64,7 +65,7 @@ impl Shown {
 }
 
 /// Reads `Authorization` alone: an `X-Cashu` pays for a request, and these cost nothing.
-fn bearer<L: Ledger>(api: &ApiState<L>, headers: &HeaderMap) -> Result<Shown, Refusal> {
+pub(super) fn bearer<L: Ledger>(api: &ApiState<L>, headers: &HeaderMap) -> Result<Shown, Refusal> {
     shown(api, Ok(None), text_of(headers, AUTHORIZATION))
 }
 
@@ -97,7 +98,10 @@ fn text_of(headers: &HeaderMap, name: HeaderName) -> Result<Option<&str>, Creden
 }
 
 /// The account that the caller named. A Cashu token that has none yet is redeemed and opens it.
-async fn account_of<L: Ledger>(api: &ApiState<L>, shown: &Shown) -> Result<Account, Refusal> {
+pub(super) async fn account_of<L: Ledger>(
+    api: &ApiState<L>,
+    shown: &Shown,
+) -> Result<Account, Refusal> {
     let key = shown.key();
     match (look_up(api, &key).await?, shown) {
         (Some(account), _) => Ok(account),

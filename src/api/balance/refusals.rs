@@ -100,7 +100,7 @@ pub fn refund_refusal(refused: &RefundRefused) -> Refusal {
     }
 }
 
-fn mint_not_accepted() -> Refusal {
+pub(in crate::api) fn mint_not_accepted() -> Refusal {
     Refusal::new(
         Kind::InvalidRequest,
         "mint_not_accepted",

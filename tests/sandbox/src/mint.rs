@@ -1,7 +1,8 @@
 //! A real CDK mint whose Lightning payments are made up: every quote counts as paid at once.
 //!
 //! It can be stopped and started again without forgetting anything but its cache of answers,
-//! its swaps can be held up or their answers lost, and its keysets rotated.
+//! its swaps can be held up or their answers lost, its quotes be left unpaid, and its keysets
+//! rotated.
 
 use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
@@ -119,6 +120,22 @@ impl Mint {
         self.controls.lose.send_replace(on);
     }
 
+    /// While on, the mint says that no quote is paid, those that were before included.
+    pub fn leave_unpaid(&self, on: bool) {
+        self.controls.unpaid.send_replace(on);
+    }
+
+    /// While on, the mint signs for quotes that are paid and then the connection breaks instead of
+    /// an answer.
+    pub fn lose_issue_answers(&self, on: bool) {
+        self.controls.lose_issues.send_replace(on);
+    }
+
+    /// How often the mint was asked to sign for a quote, and has decided whether it does.
+    pub fn issue_count(&self) -> u64 {
+        *self.controls.issued.borrow()
+    }
+
     /// How many swaps the mint has decided, refused ones and those with a held or lost answer too.
     pub fn swap_count(&self) -> u64 {
         *self.controls.decided.borrow()
@@ -144,6 +161,10 @@ struct Controls {
     hold: watch::Sender<bool>,
     lose: watch::Sender<bool>,
     decided: watch::Sender<u64>,
+    unpaid: watch::Sender<bool>,
+    lose_issues: watch::Sender<bool>,
+    issued: watch::Sender<u64>,
+    /// Swaps, and signing for quotes.
     swaps: TaskTracker,
 }
 
@@ -162,6 +183,7 @@ impl Serving {
         let router = create_mint_router(mint.clone(), vec!["bolt11".into()])
             .await?
             .layer(from_fn_with_state(controls.clone(), meddle_with_swaps))
+            .layer(from_fn_with_state(controls.clone(), meddle_with_quotes))
             .into_make_service_with_connect_info::<Cut>();
         let all = CancellationToken::new();
         let (listener, closed) = Cuttable::new(port.listen()?, all.clone());
@@ -228,6 +250,54 @@ async fn meddle_with_swaps(
     answer
 }
 
+async fn meddle_with_quotes(
+    State(controls): State<Arc<Controls>>,
+    ConnectInfo(connection): ConnectInfo<Cut>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let path = request.uri().path();
+    if request.method() == Method::GET && path.starts_with("/v1/mint/quote/bolt11/") {
+        let answer = next.run(request).await;
+        return if *controls.unpaid.borrow() { unpaid(answer).await } else { answer };
+    }
+    if request.method() != Method::POST || path != "/v1/mint/bolt11" {
+        return next.run(request).await;
+    }
+    // On its own task for the same reason as a swap.
+    let issue = controls.swaps.spawn({
+        let controls = controls.clone();
+        async move {
+            let answer = next.run(request).await;
+            controls.issued.send_modify(|issued| *issued += 1);
+            answer
+        }
+    });
+    let Ok(answer) = issue.await else {
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    };
+    if *controls.lose_issues.borrow() {
+        connection.now();
+        pending::<()>().await;
+    }
+    answer
+}
+
+/// The same quote, as if nobody had paid it yet.
+async fn unpaid(answer: Response) -> Response {
+    let (parts, body) = answer.into_parts();
+    let bytes = axum::body::to_bytes(body, QUOTE_BYTES_MAX).await.unwrap_or_default();
+    let Ok(mut quote) = serde_json::from_slice::<serde_json::Value>(&bytes) else {
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    };
+    for (field, value) in [("state", "UNPAID".into()), ("amount_paid", 0.into())] {
+        if quote.get(field).is_some() {
+            quote[field] = value;
+        }
+    }
+    (parts.status, axum::Json(quote)).into_response()
+}
+
 async fn open(dir: Option<&Path>) -> Result<(MintSqliteDatabase, Vec<u8>), Error> {
     let Some(dir) = dir else {
         return Ok((cdk_sqlite::mint::memory::empty().await?, fresh_seed()));
@@ -253,3 +323,4 @@ fn lightning(unit: CurrencyUnit) -> FakeWallet {
 /// More than any test mints at once, and still far from what an amount can hold.
 const AMOUNT_MAX: u64 = 1 << 40;
 const QUOTE_TTL_SECONDS: u64 = 3600;
+const QUOTE_BYTES_MAX: usize = 64 * 1024;

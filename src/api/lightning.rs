@@ -1,0 +1,276 @@
+//! `POST /lightning/invoice` and `GET /lightning/invoice/{id}/status`: a Lightning payment
+//! becomes a key, or balance of one.
+//!
+//! The invoice's id is a secret of who asked for it: it shows the key that the payment opens, as
+//! often as it is asked for. So it is never logged ([`loggable_path`]).
+
+use std::borrow::Cow;
+
+use axum::extract::{Path, State};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use http::HeaderMap;
+use serde::{Deserialize, Serialize};
+
+use super::balance::{account_of, bearer, mint_not_accepted};
+use super::input::{Input, Sats};
+use super::{ApiState, Refused};
+use crate::clock::UnixMs;
+use crate::error::{Fault, Kind, Refusal};
+use crate::ids::InvoiceId;
+use crate::ledger::Ledger;
+use crate::ledger::terms::{Cap, Reset, Terms};
+use crate::money::Msat;
+use crate::till::{Goes, Invoice, InvoiceAsk, InvoiceRefused, InvoiceState};
+
+/// Every path under each of its names.
+pub(super) fn routes<L: Ledger>(state: ApiState<L>) -> Router {
+    PREFIXES
+        .iter()
+        .fold(Router::new(), |router, prefix| {
+            router
+                .route(&format!("{prefix}/lightning/invoice"), post(invoice::<L>))
+                .route(&format!("{prefix}/lightning/invoice/{{id}}/status"), get(status::<L>))
+        })
+        .with_state(state)
+}
+
+/// A request's path as a log may have it: an invoice's id is left out of it, whatever follows.
+pub fn loggable_path(path: &str) -> Cow<'_, str> {
+    match path.split_once(BEFORE_ID) {
+        Some((before, id)) if !id.is_empty() => {
+            let after = id.split_once('/').map_or("", |(_, after)| after);
+            let slash = if id.contains('/') { "/" } else { "" };
+            format!("{before}{BEFORE_ID}-{slash}{after}").into()
+        }
+        Some(_) | None => path.into(),
+    }
+}
+
+#[derive(Deserialize)]
+struct Asked {
+    amount_sats: Option<Sats>,
+    purpose: Option<Purpose>,
+    mint: Option<String>,
+    balance_limit: Option<Msat>,
+    balance_limit_reset: Option<ResetName>,
+    validity_date: Option<u64>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Purpose {
+    Create,
+    Topup,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum ResetName {
+    Daily,
+    Weekly,
+    Monthly,
+}
+
+#[derive(Serialize)]
+struct Offered {
+    invoice_id: String,
+    bolt11: String,
+    amount_sats: u64,
+    /// Epoch seconds.
+    expires_at: u64,
+    payment_hash: String,
+}
+
+async fn invoice<L: Ledger>(
+    State(api): State<ApiState<L>>,
+    headers: HeaderMap,
+    Input(asked): Input<Asked>,
+) -> Result<Json<Offered>, Refused> {
+    if !api.config.lightning.enabled {
+        return Err(not_offered().into());
+    }
+    let amount = amount_of(&asked, api.config.lightning.amount_sats_max)?;
+    let purpose = asked.purpose;
+    let goes = match purpose.ok_or_else(|| required("purpose", "`create` or `topup`"))? {
+        Purpose::Create => Goes::ToItsOwnKey(terms_of(&asked)?),
+        Purpose::Topup => {
+            no_terms(&asked)?;
+            let shown = bearer(&api, &headers)?;
+            let account = account_of(&api, &shown).await?;
+            // Balance is the parent's: what a child's key pays in, the parent's account gets.
+            Goes::ToAccount(account.parent.unwrap_or_else(|| shown.key().account()))
+        }
+    };
+    let ask = InvoiceAsk { amount, goes, mint: asked.mint };
+    let invoice = api.till.invoice(ask).await.map_err(|refused| refusal(&refused))?;
+    let Invoice { id, bolt11, payment_hash, expires } = invoice;
+    Ok(Json(Offered {
+        invoice_id: id.reveal().to_owned(),
+        bolt11,
+        amount_sats: sats(amount),
+        expires_at: expires.whole_seconds(),
+        payment_hash,
+    }))
+}
+
+#[derive(Serialize)]
+struct Status {
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    api_key: Option<String>,
+    amount_sats: u64,
+    created_at: u64,
+    expires_at: u64,
+    paid_at: Option<u64>,
+}
+
+async fn status<L: Ledger>(
+    State(api): State<ApiState<L>>,
+    Path(id): Path<String>,
+) -> Result<Json<Status>, Refused> {
+    let id = InvoiceId::presented(&id).ok_or_else(unknown)?;
+    let found = api.till.invoice_status(&id).await.map_err(|refused| refusal(&refused))?;
+    let found = found.ok_or_else(unknown)?;
+    let key = found.key.filter(|_| found.state == InvoiceState::Paid);
+    Ok(Json(Status {
+        status: name_of(found.state),
+        api_key: key.map(|key| key.reveal().to_owned()),
+        amount_sats: sats(found.amount),
+        created_at: found.created.whole_seconds(),
+        expires_at: found.expires.whole_seconds(),
+        paid_at: found.paid.map(UnixMs::whole_seconds),
+    }))
+}
+
+fn name_of(state: InvoiceState) -> &'static str {
+    match state {
+        InvoiceState::Pending => "pending",
+        InvoiceState::Paid => "paid",
+        InvoiceState::Expired => "expired",
+        InvoiceState::Lost => "failed",
+    }
+}
+
+fn amount_of(asked: &Asked, amount_sats_max: u64) -> Result<Msat, Refusal> {
+    let Sats(amount) =
+        asked.amount_sats.ok_or_else(|| required("amount_sats", "a number of sats"))?;
+    if sats(amount) > amount_sats_max {
+        return Err(Refusal::field(
+            "amount_sats",
+            format_args!("must be at most {amount_sats_max}"),
+        ));
+    }
+    Ok(amount)
+}
+
+fn terms_of(asked: &Asked) -> Result<Terms, Refusal> {
+    let reset = match asked.balance_limit_reset {
+        None => Reset::Never,
+        Some(ResetName::Daily) => Reset::Daily,
+        Some(ResetName::Weekly) => Reset::Weekly,
+        Some(ResetName::Monthly) => Reset::Monthly,
+    };
+    if asked.balance_limit.is_none() && asked.balance_limit_reset.is_some() {
+        return Err(required("balance_limit", "what is to be reset"));
+    }
+    let expires = asked.validity_date.map(|seconds| UnixMs(seconds.saturating_mul(1000)));
+    if expires.is_some_and(|expires| expires <= UnixMs::now()) {
+        return Err(Refusal::field("validity_date", "must be in the future, in epoch seconds"));
+    }
+    let cap = asked.balance_limit.map(|amount| Cap { amount, reset });
+    Ok(Terms { expires, cap, ..Terms::default() })
+}
+
+/// The key has its terms already, and cannot change them.
+fn no_terms(asked: &Asked) -> Result<(), Refusal> {
+    let given = [
+        ("balance_limit", asked.balance_limit.is_some()),
+        ("balance_limit_reset", asked.balance_limit_reset.is_some()),
+        ("validity_date", asked.validity_date.is_some()),
+    ];
+    match given.into_iter().find(|(_, given)| *given) {
+        Some((name, _)) => Err(Refusal::field(name, "is for a key that is created")),
+        None => Ok(()),
+    }
+}
+
+fn required(name: &str, what: &str) -> Refusal {
+    Refusal::field(name, format_args!("is required: {what}"))
+}
+
+fn sats(amount: Msat) -> u64 {
+    amount.get() / crate::money::MSAT_PER_SAT
+}
+
+fn refusal(refused: &InvoiceRefused) -> Refusal {
+    match refused {
+        InvoiceRefused::MintNotAccepted => mint_not_accepted(),
+        InvoiceRefused::NoInvoice => wait(
+            "lightning_unavailable",
+            "no mint gives a Lightning invoice for this amount now; pay with ecash, or ask again",
+        )
+        .fault(Fault::Mint),
+        InvoiceRefused::TooMany => wait(
+            "lightning_unavailable",
+            "as many Lightning invoices as can be waited for are open; ask again later",
+        )
+        .fault(Fault::Us),
+        InvoiceRefused::Unavailable => Refusal::ledger_unavailable(),
+    }
+}
+
+fn wait(code: &'static str, message: &'static str) -> Refusal {
+    Refusal::new(Kind::ServiceUnavailable, code, message).retry_after_s(RETRY_AFTER_S)
+}
+
+fn not_offered() -> Refusal {
+    Refusal::new(
+        Kind::NotFound,
+        "lightning_not_offered",
+        "this gateway takes no Lightning payments; pay with ecash",
+    )
+}
+
+fn unknown() -> Refusal {
+    Refusal::new(
+        Kind::NotFound,
+        "invoice_not_found",
+        "there is no invoice of this id, or nobody paid it and it is forgotten",
+    )
+}
+
+const PREFIXES: [&str; 6] = ["", "/v1", "/v1/balance", "/v1/wallet", "/balance", "/wallet"];
+const BEFORE_ID: &str = "/lightning/invoice/";
+const RETRY_AFTER_S: u32 = 5;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_path_that_is_logged_has_an_invoices_id() {
+        for prefix in PREFIXES {
+            let invoice = format!("{prefix}/lightning/invoice");
+            assert_eq!(loggable_path(&invoice), invoice);
+            let status = format!("{invoice}/5eed/status");
+            assert_eq!(loggable_path(&status), format!("{invoice}/-/status"));
+            assert_eq!(loggable_path(&format!("{invoice}/5eed")), format!("{invoice}/-"));
+        }
+        assert_eq!(loggable_path("/v1/models"), "/v1/models");
+    }
+
+    #[test]
+    fn every_refused_invoice_has_its_code_and_says_when_to_come_back() {
+        for (refused, status, code) in [
+            (InvoiceRefused::MintNotAccepted, 400, "mint_not_accepted"),
+            (InvoiceRefused::NoInvoice, 503, "lightning_unavailable"),
+            (InvoiceRefused::TooMany, 503, "lightning_unavailable"),
+            (InvoiceRefused::Unavailable, 503, "ledger_unavailable"),
+        ] {
+            let refusal = refusal(&refused);
+            assert_eq!((refusal.status_code(), refusal.code()), (status, code), "{refused:?}");
+            assert_eq!(refusal.retry_after().is_some(), status == 503, "{refused:?}");
+        }
+    }
+}
