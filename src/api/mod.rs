@@ -45,7 +45,7 @@ pub use lightning::loggable_path;
 pub use models::{offered, sold};
 pub use render::{
     CASHU_HEADERS_BYTES_MAX, HeaderList, X_CASHU, X_CASHU_REFUND, X_REQUEST_ID,
-    X_ROUTSTR_REQUEST_ID, cashu_headers, max_output_tokens, never_retry, render,
+    X_ROUTSTR_REQUEST_ID, cashu_headers, challenge_header, max_output_tokens, never_retry, render,
     request_id_headers,
 };
 

@@ -54,6 +54,12 @@ pub fn never_retry() -> (HeaderName, HeaderValue) {
     (X_SHOULD_RETRY, HeaderValue::from_static("false"))
 }
 
+/// What a wallet pays to have the request served (NUT-24). Never beside a request that carried
+/// ecash: there `X-Cashu` is only ever ecash, because clients redeem what they find.
+pub fn challenge_header(payment_request: &str) -> Option<(HeaderName, HeaderValue)> {
+    Some((X_CASHU, HeaderValue::from_str(payment_request).ok()?))
+}
+
 /// Said of an answer whose output limit was lowered to what the balance affords.
 pub fn max_output_tokens(limit: u64) -> (HeaderName, HeaderValue) {
     (X_NUTGATE_MAX_OUTPUT_TOKENS, HeaderValue::from(limit))

@@ -14,6 +14,7 @@ use crate::config::Dialect;
 use crate::error::Refusal;
 use crate::ledger::Ledger;
 use crate::till::CashuToken;
+use crate::wallet::payment_request;
 
 /// How the end of a body is told to the client.
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +63,9 @@ impl<L: Ledger> Edge<L> {
         if per_request {
             lines.push(api::never_retry());
         }
+        let mints = &self.config.mints;
+        let asked = ctx.challenge.take().and_then(|amount| payment_request(amount, mints));
+        lines.extend(asked.and_then(|asked| api::challenge_header(&asked)));
         if let Some(ecash) = ecash {
             lines.extend(api::cashu_headers(ecash.reveal(), self.config.refunds_alias));
         }

@@ -27,6 +27,8 @@ pub struct Ctx {
     pub(super) presence: Presence,
     /// The upstream being asked, or the one that answered.
     pub(super) candidate: Option<Arc<Upstream>>,
+    /// What it would take to pay for this request, told with its refusal.
+    pub(super) challenge: Option<Msat>,
     /// Header lines that the head of this answer gets besides the upstream's own.
     pub(super) added: crate::api::HeaderList,
     pub(super) log: LogLine,
@@ -146,6 +148,7 @@ impl Ctx {
             meter: Meter::Nothing,
             presence: Presence::Watched,
             candidate: None,
+            challenge: None,
             added: Vec::new(),
             log: LogLine::default(),
             _open: Open::new(open),

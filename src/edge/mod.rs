@@ -97,9 +97,7 @@ impl<L: Ledger> Edge<L> {
         let per_request = session.req_header().headers.contains_key("x-cashu");
         let payer = match payer(session, self.config.missing_credential_status) {
             Ok(payer) => payer,
-            Err(refusal) => {
-                return self.refuse_early(session, ctx, &refusal, per_request, None).await;
-            }
+            Err(refusal) => return self.refuse_unpaid(session, ctx, route, &refusal).await,
         };
         let untouched = payer.cashu_token.clone().filter(|_| payer.per_request);
         let body = match self.body(session, self.config.limits.body_bytes_max).await? {
@@ -119,7 +117,8 @@ impl<L: Ledger> Edge<L> {
         };
         match reserved {
             Ok(order) => self.exchange(session, ctx, &order).await,
-            Err(Refused { refusal, ecash }) => {
+            Err(Refused { refusal, ecash, challenge }) => {
+                ctx.challenge = challenge;
                 let ecash = match ecash {
                     Ecash::Untouched => untouched,
                     Ecash::Redeemed if payer.per_request => self.refund(payer.account).await,
@@ -128,6 +127,28 @@ impl<L: Ledger> Edge<L> {
                 self.refuse(session, ctx, &refusal, per_request, ecash.as_ref()).await
             }
         }
+    }
+
+    /// A request that shows nothing to pay with, or nothing that can be read. If it only lacks a
+    /// credential, the answer says what it takes to be served.
+    async fn refuse_unpaid(
+        &self,
+        session: &mut Session,
+        ctx: &mut Ctx,
+        route: Route,
+        refusal: &Refusal,
+    ) -> pingora::Result<()> {
+        let per_request = session.req_header().headers.contains_key("x-cashu");
+        if refusal.code() != "missing_api_key" {
+            return self.refuse_early(session, ctx, refusal, per_request, None).await;
+        }
+        let Ok(body) = self.body(session, self.config.limits.body_bytes_max).await? else {
+            return self.refuse_early(session, ctx, refusal, per_request, None).await;
+        };
+        // What cannot be sold at all is refused for that once there is a credential.
+        let order = self.order(route, session.req_header(), body, true);
+        ctx.challenge = order.ok().map(|order| order.ceiling);
+        self.refuse(session, ctx, refusal, per_request, None).await
     }
 
     /// The request's body, within its bounds of size and time.

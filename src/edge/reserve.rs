@@ -21,6 +21,8 @@ use crate::till::RedeemRefused;
 pub(super) struct Refused {
     pub(super) refusal: Refusal,
     pub(super) ecash: Ecash,
+    /// What it takes to be served, for whoever could pay that in `X-Cashu` instead of by key.
+    pub(super) challenge: Option<Msat>,
 }
 
 /// Where the value of a token is when its request is refused.
@@ -36,7 +38,7 @@ pub(super) enum Ecash {
 
 impl From<Refusal> for Refused {
     fn from(refusal: Refusal) -> Self {
-        Self { refusal, ecash: Ecash::Untouched }
+        Self { refusal, ecash: Ecash::Untouched, challenge: None }
     }
 }
 
@@ -63,7 +65,9 @@ impl<L: Ledger> Edge<L> {
         };
         let (Denied::NoAccount, Some(cashu_token)) = (denied, &payer.cashu_token) else {
             let refusal = denied_refusal(denied, payer, &order);
-            return Err(Refused { refusal, ecash: Ecash::Elsewhere });
+            let is_short = matches!(denied, Denied::Insufficient { .. });
+            let challenge = (is_short && payer.cashu_token.is_none()).then_some(order.ceiling);
+            return Err(Refused { refusal, ecash: Ecash::Elsewhere, challenge });
         };
         // Nothing is redeemed for a request that not even a new account may make.
         let limit = self.config.rate_limits.tokens_per_hour;
@@ -76,11 +80,12 @@ impl<L: Ledger> Edge<L> {
             .redeem(cashu_token.reveal(), payer.account.clone(), order.least_ceiling(least))
             .await
             .map_err(|refused| redeem_refused(&refused, order.ceiling))?;
-        let unanswered = |refusal| Refused { refusal, ecash: Ecash::Elsewhere };
+        let unanswered = |refusal| Refused { refusal, ecash: Ecash::Elsewhere, challenge: None };
         let admitted = self.admit(payer, &mut order, least).await.map_err(unanswered)?;
         let admitted = admitted.map_err(|denied| Refused {
             refusal: denied_refusal(denied, payer, &order),
             ecash: Ecash::Redeemed,
+            challenge: None,
         })?;
         Ok(reserved(ctx, payer, order, admitted))
     }
@@ -155,7 +160,7 @@ fn redeem_refused(refused: &RedeemRefused, required: Msat) -> Refused {
         RedeemRefused::TooSmall { value, .. } => Refusal::insufficient_balance(required, *value),
         _ => api::redeem_refusal(refused),
     };
-    Refused { refusal, ecash }
+    Refused { refusal, ecash, challenge: None }
 }
 
 fn denied_refusal(denied: Denied, payer: &Payer, order: &Order) -> Refusal {

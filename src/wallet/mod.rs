@@ -19,6 +19,7 @@
 mod attempt;
 mod audit;
 mod binding;
+mod challenge;
 mod claim;
 mod exchange;
 mod exchange_rows;
@@ -57,6 +58,7 @@ use crate::money::Msat;
 use crate::store::{Db, Durability, StoreError, Tx};
 
 pub use self::audit::{Audit, CameIn, WentOut, audit_rows, came_in_after, went_out_after};
+pub use self::challenge::payment_request;
 pub use self::incoming::{TOKEN_BYTES_MAX, TOKEN_PROOFS_MAX};
 pub(crate) use self::issue::Issue;
 pub use self::mint::Unit;

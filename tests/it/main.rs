@@ -7,6 +7,7 @@ mod answers;
 mod api_balance;
 mod audit;
 mod catalogue;
+mod challenge;
 mod chaos;
 mod concurrency;
 mod crash;

@@ -20,7 +20,7 @@ pub mod upstream;
 #[cfg(test)]
 mod ecash_tests;
 
-pub use cdk::nuts::CurrencyUnit;
+pub use cdk::nuts::{CurrencyUnit, PaymentRequest};
 
 pub use faucet::{Faucet, TokenFormat};
 pub use mint::{Mint, MintOptions};
