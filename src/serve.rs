@@ -35,10 +35,6 @@ pub fn serve(config: Config) -> Result<(), String> {
     let metrics = Metrics::default();
     // Asks its sources while the books are recovered.
     let catalogue = Catalogue::open(&config, &upstreams, &metrics)?;
-    if let Some(every) = config.audit_every {
-        let audited = config.clone();
-        audit_every(every, metrics.clone(), move || finding(&audited))?;
-    }
     let parts = Parts { config, catalogue, upstreams, metrics, started };
     match parts.config.fleet.clone() {
         None => parts.one_machine(),
@@ -97,6 +93,11 @@ impl Parts {
 
     fn listen<L: Ledger>(self, till: Till<L>, spool: Option<Spool<L>>) -> Result<(), String> {
         let Self { config, catalogue, upstreams, metrics, started } = self;
+        // On a fresh machine there was nothing to audit before.
+        if let Some(every) = config.audit_every {
+            let audited = config.clone();
+            audit_every(every, metrics.clone(), move || finding(&audited))?;
+        }
         let prices: Shelf = catalogue.settled();
         log::info!("recovered and ready to listen after {} ms", started.elapsed().as_millis());
         let parts = edge::serve::Parts { config, prices, upstreams, till, spool, metrics };
