@@ -136,9 +136,10 @@ impl Order {
             // Names in a configuration are words, which stand anywhere.
             splices.extend(rewrite::model_name(&self.peeked, theirs).unwrap_or_default());
         }
-        if let Some(limit) = self.lowered {
-            let field = limit_field(self.route, self.offer.model.output_limit_field);
-            splices.extend(rewrite::output_limit(&self.peeked, limit, field));
+        let field = limit_field(self.route, self.offer.model.output_limit_field);
+        match self.lowered {
+            Some(limit) => splices.extend(rewrite::output_limit(&self.peeked, limit, field)),
+            None => splices.extend(rewrite::known_limit(&self.peeked, self.route, field)),
         }
         splices
     }

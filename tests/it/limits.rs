@@ -55,6 +55,18 @@ async fn every_spelling_of_the_output_limit_and_n_is_in_the_reservation() {
 }
 
 #[tokio::test]
+async fn a_limit_that_not_every_server_knows_reaches_the_upstream_under_a_name_that_all_know() {
+    let world = World::start().await;
+    let key = world.key(1_000).await;
+    for field in ["max_output_tokens", "max_new_tokens", "n_predict"] {
+        let body = with(chat("demo"), json!({ field: 3 }));
+        world.chat(&key, &body).await.expect(200);
+        let seen = world.upstream.requests().pop().unwrap().json();
+        assert_eq!((&seen["max_tokens"], &seen[field]), (&json!(3), &json!(3)), "{seen}");
+    }
+}
+
+#[tokio::test]
 async fn every_byte_of_the_body_is_in_the_reservation() {
     let world = World::with(Setting::gated()).await;
     let key = world.key(10_000).await;
@@ -69,7 +81,7 @@ async fn a_limit_that_is_no_positive_integer_is_refused_by_name_and_costs_nothin
     let world = World::start().await;
     let purse = world.sats(100).await;
     let key = world.key(100).await;
-    for field in ["max_tokens", "max_completion_tokens", "max_output_tokens", "n"] {
+    for field in ["max_tokens", "max_completion_tokens", "max_output_tokens", "n_predict", "n"] {
         for value in [json!(-1), json!("5"), json!(1.5), json!(0), json!([5]), json!(true)] {
             let body = with(chat("demo"), json!({ field: value }));
             for pay in [Pay::from(&key), Pay::XCashu(&purse)] {

@@ -81,7 +81,7 @@ fn read_part(part: &str, demand: &mut Demand) -> Result<(), PeekRefusal> {
     Ok(())
 }
 
-const FIELDS: [&str; 14] = [
+const FIELDS: [&str; 16] = [
     "model",
     "messages",
     "stream",
@@ -89,6 +89,8 @@ const FIELDS: [&str; 14] = [
     "max_tokens",
     "max_completion_tokens",
     "max_output_tokens",
+    "max_new_tokens",
+    "n_predict",
     "n",
     "service_tier",
     "tools",

@@ -50,7 +50,7 @@ fn prompts(prompt: Option<&str>) -> Result<u64, PeekRefusal> {
 /// More prompts in one request are refused, as OpenAI does.
 pub const PROMPTS_MAX: u64 = 2048;
 
-const FIELDS: [&str; 13] = [
+const FIELDS: [&str; 15] = [
     "model",
     "prompt",
     "stream",
@@ -58,6 +58,8 @@ const FIELDS: [&str; 13] = [
     "max_tokens",
     "max_completion_tokens",
     "max_output_tokens",
+    "max_new_tokens",
+    "n_predict",
     "n",
     "best_of",
     "service_tier",

@@ -6,9 +6,10 @@ use super::{N_MAX, OUTPUT_LIMIT_MAX, OutputLimit, PeekRefusal, Peeked, UsageAsk}
 use crate::json;
 
 /// Every name of an output limit. All are read on every route that writes text: an upstream that
-/// translates between protocols may obey any of them.
-pub(crate) const LIMIT_FIELDS: [&str; 3] =
-    ["max_tokens", "max_completion_tokens", "max_output_tokens"];
+/// translates between protocols may obey any of them, and some servers have names of their own,
+/// which win there over those of the protocol.
+pub(crate) const LIMIT_FIELDS: [&str; 5] =
+    ["max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens", "n_predict"];
 
 /// Reads the output limits. The members must have [`LIMIT_FIELDS`].
 pub(super) fn read_limits<const N: usize>(

@@ -123,7 +123,7 @@ fn read_image(source: Option<&str>, demand: &mut Demand) -> Result<(), PeekRefus
 /// Blocks of content in blocks of content: a tool's result has some, and no more than that.
 const CONTENT_DEPTH_MAX: usize = 1;
 
-const FIELDS: [&str; 16] = [
+const FIELDS: [&str; 18] = [
     "model",
     "messages",
     "system",
@@ -131,6 +131,8 @@ const FIELDS: [&str; 16] = [
     "max_tokens",
     "max_completion_tokens",
     "max_output_tokens",
+    "max_new_tokens",
+    "n_predict",
     "service_tier",
     "tools",
     "mcp_servers",

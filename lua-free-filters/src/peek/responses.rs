@@ -99,13 +99,15 @@ fn read_part(part: &str, demand: &mut Demand) -> Result<(), PeekRefusal> {
     Ok(())
 }
 
-const FIELDS: [&str; 16] = [
+const FIELDS: [&str; 18] = [
     "model",
     "input",
     "stream",
     "max_tokens",
     "max_completion_tokens",
     "max_output_tokens",
+    "max_new_tokens",
+    "n_predict",
     "service_tier",
     "background",
     "tools",
