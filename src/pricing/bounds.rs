@@ -108,6 +108,7 @@ fn surely(demand: &Demand, known: &Counts, output: u64) -> Counts {
         audio_ms: said_or(known.audio_ms, demand.audio_ms),
         characters: said_or(known.characters, counted.characters),
         search_units: said_or(known.search_units, counted.search_units),
+        web_searches: said_or(known.web_searches, counted.web_searches),
         cost_nano_usd: None,
         ..*known
     }

@@ -122,6 +122,25 @@ fn an_estimate_counts_what_only_the_request_says() {
     }
 }
 
+#[test]
+fn a_search_that_is_made_whatever_is_asked_is_charged_once_told_or_not() {
+    let demand = Demand {
+        web_searches: WebSearches::UpTo(1),
+        web_searches_made: 1,
+        is_open: true,
+        ..text(40)
+    };
+    let untold = used(10, 0, 5);
+    assert_eq!(completed(&demand, &untold), Counts { web_searches: 1, ..untold });
+    let told = Counts { web_searches: 3, ..untold };
+    assert_eq!(completed(&demand, &told), told);
+    let most = with_images().most(&demand, 5);
+    let estimate = with_images().estimate(&demand, &Counts::NONE, &delivered(1, 4), &most);
+    assert_eq!(estimate.web_searches, 1);
+    let price = Price { web_search: Rate::from_nano_msat(1), ..Price::default() };
+    assert!(price.cost(&completed(&demand, &untold)).total > Msat::ZERO);
+}
+
 prop_compose! {
     fn any_demand()(
         input in prop::array::uniform4(0..20_000u64), audio in 0..=100u64,

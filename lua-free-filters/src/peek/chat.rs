@@ -22,8 +22,10 @@ pub(super) fn read(body: &[u8]) -> Result<Peeked<'_>, PeekRefusal> {
         _ => Tool::NotSold,
     })?;
     if members.given("web_search_options").is_some() {
-        // The models that take this search once before they answer, and are billed for one.
+        // The models that take this search once before they answer, and are billed for one. Most
+        // do not say so in their usage.
         peeked.demand.search(Some(1));
+        peeked.demand.web_searches_made = 1;
     }
     for message in elements(messages) {
         read_message(message, &mut peeked.demand)?;
@@ -217,6 +219,7 @@ mod tests {
         let body = body(r#""hi""#, r#","web_search_options":{}"#);
         let demand = read_as(ChatCompletions, &body).demand;
         assert_eq!((demand.web_searches, demand.is_open), (WebSearches::UpTo(1), true));
+        assert_eq!(demand.counted().web_searches, 1, "and is made");
     }
 
     #[test]

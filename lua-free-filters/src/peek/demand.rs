@@ -38,6 +38,8 @@ pub struct Demand {
     pub search_units: u64,
     /// Searches of the web, which are billed apart.
     pub web_searches: WebSearches,
+    /// Those of them that are made whatever is asked, by models that tell nobody how many.
+    pub web_searches_made: u64,
     /// Images to be made; 0 where none are.
     pub images: u64,
     /// As asked for; `None` and `auto` are the upstream's own choice.
@@ -65,6 +67,7 @@ impl Demand {
             input_images: self.images_low.saturating_add(self.images_high),
             characters: self.characters,
             search_units: self.search_units,
+            web_searches: self.web_searches_made,
             ..Counts::default()
         }
     }
@@ -185,9 +188,17 @@ mod tests {
             search_units: 4,
             images: 5,
             audio_ms: 6,
+            web_searches: WebSearches::UpTo(8),
+            web_searches_made: 7,
             ..Demand::default()
         };
-        let counted = Counts { input_images: 3, characters: 3, search_units: 4, ..Counts::NONE };
+        let counted = Counts {
+            input_images: 3,
+            characters: 3,
+            search_units: 4,
+            web_searches: 7,
+            ..Counts::NONE
+        };
         assert_eq!(demand.counted(), counted);
     }
 }
