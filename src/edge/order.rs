@@ -16,7 +16,7 @@ use crate::api;
 use crate::config::{CostChunk, OutputLimitField};
 use crate::error::{Kind, Refusal};
 use crate::ledger::Ledger;
-use crate::money::Msat;
+use crate::money::{Msat, Rate};
 use crate::pricing::{Offer, Price, Served};
 use crate::upstream::{Candidate, Upstream};
 
@@ -111,6 +111,7 @@ impl Order {
         least > 0
             && self.route.has_output_limit()
             && self.peeked.output_limit.is_none()
+            && self.peeked.demand.foreseen_bytes == 0
             && self.most.output > 0
     }
 
@@ -166,8 +167,14 @@ impl<L: Ledger> Edge<L> {
         let peeked = peek::read(route, content_type(head)?, &body).map_err(peek_refusal)?;
         let prices = self.prices.now();
         let offer = api::sold(&prices, &peeked.model, route)?.clone();
+        if offer.model.context_length < LONG_CONTEXT && asks_for_long_context(head) {
+            let message = "asks for a longer context than this model is sold with";
+            return Err(Refusal::field("anthropic-beta", message));
+        }
         let limit = peeked.output_limit.unwrap_or(offer.model.max_output_tokens);
-        let output = limit.saturating_mul(peeked.n.max(peeked.demand.images));
+        let output = limit
+            .saturating_mul(peeked.n.max(peeked.demand.images))
+            .saturating_add(peeked.demand.foreseen_bytes);
         let most = offer.most(&peeked.demand, output);
         let bids = self.bids(&offer, &peeked, &most)?;
         let show_usage = peeked.include_usage || self.config.cost_chunk == CostChunk::Always;
@@ -198,6 +205,11 @@ impl<L: Ledger> Edge<L> {
         let prices = prices.ok_or_else(|| {
             Refusal::field("size", "and 'quality' name no image that this model has a price for")
         })?;
+        let follows_cost = |price: &Price| price.upstream_cost > Rate::FREE;
+        if peeked.demand.chooses_provider && !prices.iter().all(follows_cost) {
+            let message = "is not offered for this model: its price is that of no one provider";
+            return Err(Refusal::field("provider", message));
+        }
         let ceilings: Vec<Msat> = prices.iter().map(|price| price.ceiling(most)).collect();
         let candidates = self.upstreams.candidates(&offer.served, offer.model.select, &ceilings);
         let bid = |Candidate { upstream, index }| {
@@ -219,6 +231,17 @@ fn content_type(head: &RequestHeader) -> Result<Option<&str>, Refusal> {
     }
 }
 
+/// Whether Anthropic's models are to read a million tokens: at another price for all of them, and
+/// more than a reservation is made for.
+fn asks_for_long_context(head: &RequestHeader) -> bool {
+    head.headers.get_all("anthropic-beta").iter().any(|value| {
+        let names = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+        names
+            .filter_map(|name| name.get(..LONG_CONTEXT_BETA.len()))
+            .any(|name| name.eq_ignore_ascii_case(LONG_CONTEXT_BETA))
+    })
+}
+
 fn peek_refusal(refusal: PeekRefusal) -> Refusal {
     let invalid = |code| Refusal::new(Kind::InvalidRequest, code, refusal.to_string());
     match refusal {
@@ -228,3 +251,9 @@ fn peek_refusal(refusal: PeekRefusal) -> Refusal {
         PeekRefusal::NotJson { .. } | PeekRefusal::NotAnObject => invalid("invalid_json"),
     }
 }
+
+/// What the names of that version begin with.
+const LONG_CONTEXT_BETA: &[u8] = b"context-1m";
+
+/// A model that is sold with so long a context is priced for it.
+const LONG_CONTEXT: u64 = 1_000_000;

@@ -67,6 +67,25 @@ async fn a_limit_that_not_every_server_knows_reaches_the_upstream_under_a_name_t
 }
 
 #[tokio::test]
+async fn whoever_would_choose_a_dearer_way_to_be_served_is_refused_and_costs_nothing() {
+    let world = World::start().await;
+    let key = world.key(100).await;
+    let body = with(chat("demo"), json!({"provider": {"sort": "throughput"}}));
+    let answer =
+        world.chat(&key, &body).await.expect_error(400, "invalid_request", "invalid_value");
+    assert_eq!(answer.json()["error"]["details"]["param"], "provider");
+    let asked = world
+        .client
+        .post(world.gateway.url() + "/v1/chat/completions")
+        .bearer_auth(&key.0)
+        .header("anthropic-beta", "tools-1, Context-1m-2025-08-07")
+        .json(&chat("demo"));
+    assert_eq!(asked.send().await.unwrap().status(), 400);
+    assert_eq!(world.upstream.count(), 0, "nothing was forwarded");
+    assert_eq!(world.info(&key).await.available, 100_000);
+}
+
+#[tokio::test]
 async fn every_byte_of_the_body_is_in_the_reservation() {
     let world = World::with(Setting::gated()).await;
     let key = world.key(10_000).await;

@@ -1,7 +1,7 @@
 //! Completions: OpenAI's older protocol, a text that is gone on with.
 
 use super::generation::{
-    TIERS, TIERS_MESSAGE, check_tier, read_limits, read_n, read_stream_options, refuse_unmetered,
+    TIERS, TIERS_MESSAGE, check_tier, read_extensions, read_limits, read_n, read_stream_options,
 };
 use super::members::{Members, elements, refuse};
 use super::{PeekRefusal, Peeked, of_members};
@@ -15,7 +15,7 @@ pub(super) fn read(body: &[u8]) -> Result<Peeked<'_>, PeekRefusal> {
     read_limits(&members, &mut peeked)?;
     let answers = read_n(&members, "n")?.max(read_n(&members, "best_of")?);
     check_tier(&members, TIERS, TIERS_MESSAGE)?;
-    refuse_unmetered(&members)?;
+    read_extensions(&members, &mut peeked.demand)?;
     peeked.n = prompts(members.given("prompt"))?.saturating_mul(answers);
     Ok(peeked)
 }
@@ -50,7 +50,7 @@ fn prompts(prompt: Option<&str>) -> Result<u64, PeekRefusal> {
 /// More prompts in one request are refused, as OpenAI does.
 pub const PROMPTS_MAX: u64 = 2048;
 
-const FIELDS: [&str; 15] = [
+const FIELDS: [&str; 18] = [
     "model",
     "prompt",
     "stream",
@@ -66,6 +66,9 @@ const FIELDS: [&str; 15] = [
     "models",
     "plugins",
     "search_parameters",
+    "fallbacks",
+    "n_cmpl",
+    "provider",
 ];
 
 #[cfg(test)]

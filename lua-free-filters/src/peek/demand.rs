@@ -40,6 +40,11 @@ pub struct Demand {
     pub web_searches: WebSearches,
     /// Those of them that are made whatever is asked, by models that tell nobody how many.
     pub web_searches_made: u64,
+    /// The request chooses who serves it at an aggregator, each of whom has a price of its own.
+    pub chooses_provider: bool,
+    /// Text that the client foresees in the answer. What of it does not come true is billed as
+    /// output too, and no limit of the output bounds it.
+    pub foreseen_bytes: u64,
     /// Images to be made; 0 where none are.
     pub images: u64,
     /// As asked for; `None` and `auto` are the upstream's own choice.
