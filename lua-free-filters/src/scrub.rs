@@ -85,7 +85,18 @@ const REQUEST_NAMES: [&str; 19] = [
     "x-real-ip",
 ];
 
-const REQUEST_PREFIXES: [&str; 4] = ["x-cashu", "x-forwarded-", "x-nutgate-", "x-routstr-"];
+/// The last four steer proxies that an upstream may be: to other models, to other servers, to
+/// more attempts. That is for the operator, who sets them in the configuration.
+const REQUEST_PREFIXES: [&str; 8] = [
+    "x-cashu",
+    "x-forwarded-",
+    "x-nutgate-",
+    "x-routstr-",
+    "cf-aig-",
+    "helicone-",
+    "x-litellm-",
+    "x-portkey-",
+];
 
 const RESPONSE_NAMES: [&str; 18] = [
     "alt-svc",
@@ -158,7 +169,8 @@ mod tests {
             proxy-connection connection keep-alive te trailer transfer-encoding upgrade expect \
             host content-length accept-encoding forwarded x-forwarded-for \
             x-forwarded-proto x-real-ip \
-            idempotency-key x-nutgate-debug x-api-key api-key openai-organization openai-project";
+            idempotency-key x-nutgate-debug x-api-key api-key openai-organization openai-project \
+            cf-aig-max-attempts helicone-target-url x-litellm-num-retries x-portkey-config";
         let stays =
             "accept content-type http-referer openai-beta user-agent x-stainless-os x-title";
         let lines = |names: &'static str| names.split_whitespace().map(|name| (name, "v"));
