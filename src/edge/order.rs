@@ -60,9 +60,11 @@ impl Order {
         self.covered < self.most.output
     }
 
-    /// The most input and output it may use: what counts against the hourly limit.
+    /// The most input of its body and output it may use: what counts against the hourly limit
+    /// while it is open. What it only refers to counts when it is known.
     pub(super) fn tokens_max(&self) -> u64 {
-        self.most.input.saturating_add(self.most.output)
+        let input = self.offer.input_of_body(&self.peeked.demand, &self.most);
+        input.saturating_add(self.most.output)
     }
 
     /// What so much output may cost by this price, with everything else that may be used.

@@ -56,18 +56,26 @@ impl Offer {
         if is_nothing(known, delivered) {
             return Counts::NONE;
         }
-        let usual = self.model.image_tokens.map_or(IMAGE_USUAL, |bound| (bound.low, bound.high));
-        let guessed = demand
-            .text_bytes
-            .div_ceil(BYTES_PER_UNIT)
-            .saturating_add(demand.images_low.saturating_mul(usual.0))
-            .saturating_add(demand.images_high.saturating_mul(usual.1))
-            .saturating_add(demand.audio_ms.div_ceil(AUDIO_MS_PER_UNIT));
+        let guessed = self.usual_input(demand, demand.text_bytes.div_ceil(BYTES_PER_UNIT));
         let seen = delivered.events.max(delivered.text_bytes.div_ceil(BYTES_PER_UNIT));
         let counts = surely(demand, known, seen);
         let input = if known.input > 0 { known.input } else { guessed };
         let images = if known.images > 0 { known.images } else { demand.images };
         at_most(Counts { input, images, ..counts }, most)
+    }
+
+    /// The most input of what is in the body, and the usual of what is not: what is held against a
+    /// limit of use, which keeps nobody from losing money, and of which the model's whole context
+    /// would leave nothing. Never more than `most`.
+    pub fn input_of_body(&self, demand: &Demand, most: &Counts) -> u64 {
+        self.usual_input(demand, demand.text_bytes).min(most.input)
+    }
+
+    fn usual_input(&self, demand: &Demand, text: u64) -> u64 {
+        let usual = self.model.image_tokens.map_or(IMAGE_USUAL, |bound| (bound.low, bound.high));
+        text.saturating_add(demand.images_low.saturating_mul(usual.0))
+            .saturating_add(demand.images_high.saturating_mul(usual.1))
+            .saturating_add(demand.audio_ms.div_ceil(AUDIO_MS_PER_UNIT))
     }
 
     /// What was surely used when the upstream did not say: what it did say of parts, one unit of

@@ -141,6 +141,19 @@ fn a_search_that_is_made_whatever_is_asked_is_charged_once_told_or_not() {
     assert!(price.cost(&completed(&demand, &untold)).total > Msat::ZERO);
 }
 
+#[test]
+fn a_limit_of_use_is_held_against_by_what_is_in_the_body() {
+    let held = |offer: Offer, demand: Demand| {
+        let most = offer.most(&demand, 7);
+        (most.input, offer.input_of_body(&demand, &most))
+    };
+    assert_eq!(held(offer(None), text(40)), (40, 40));
+    assert_eq!(held(offer(None), text(40_000)), (10_000, 10_000));
+    assert_eq!(held(offer(None), Demand { is_open: true, ..text(40) }), (10_000, 40));
+    assert_eq!(held(offer(None), Demand { images_high: 1, ..text(40) }), (10_000, 40 + 765));
+    assert_eq!(held(with_images(), Demand { images_high: 1, ..text(40) }), (1_040, 1_040));
+}
+
 prop_compose! {
     fn any_demand()(
         input in prop::array::uniform4(0..20_000u64), audio in 0..=100u64,
