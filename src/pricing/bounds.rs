@@ -9,7 +9,7 @@ impl Offer {
     /// its answers: what [`super::Price::ceiling`] makes a reservation of.
     ///
     /// Input is bounded by what is in the body, each image by what `image_tokens` says of its
-    /// detail, audio by its length; and all of it by the model's context, which alone bounds what
+    /// detail, audio by its length; and each prompt by the model's context, which alone bounds what
     /// the body only refers to and an image of a model without `image_tokens`.
     pub fn most(&self, demand: &Demand, output_limit_total: u64) -> Counts {
         let context = self.model.context_length;
@@ -22,7 +22,8 @@ impl Offer {
             .saturating_add(demand.images_low.saturating_mul(low))
             .saturating_add(demand.images_high.saturating_mul(high))
             .saturating_add(demand.audio_ms_max.div_ceil(AUDIO_MS_PER_UNIT_MIN));
-        let input = if demand.is_open { context } else { in_body.min(context) };
+        let contexts = context.saturating_mul(demand.prompts.max(1));
+        let input = if demand.is_open { contexts } else { in_body.min(contexts) };
         Counts {
             input,
             output: output_limit_total,

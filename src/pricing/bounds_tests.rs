@@ -47,6 +47,10 @@ fn the_most_is_what_the_request_bounds_and_what_the_model_can_hold() {
     assert_eq!(input(&Demand { text_bytes: u64::MAX, ..demand.clone() }), 10_000);
     assert_eq!(input(&Demand { is_open: true, ..Demand::default() }), 10_000);
     assert_eq!(offer(None).most(&demand, 0).input, 10_000, "an image of unknown size");
+    let prompts = |text_bytes| Demand { text_bytes, prompts: 3, ..Demand::default() };
+    assert_eq!(input(&prompts(25_000)), 25_000, "each of several has a context of its own");
+    assert_eq!(input(&prompts(u64::MAX)), 30_000);
+    assert_eq!(input(&Demand { is_open: true, ..prompts(1) }), 30_000);
     let searches = |web_searches| Demand { web_searches, ..Demand::default() };
     assert_eq!(offer(None).most(&searches(WebSearches::Unbounded), 0).web_searches, 10);
     assert_eq!(offer(None).most(&searches(WebSearches::None), 0), Counts::NONE);

@@ -6,7 +6,7 @@ use tokio::net::TcpListener;
 
 use crate::support::{
     Answer, CurrencyUnit, Key, MODEL_OUTPUT_TOKENS, Misbehaviour, PRICE, Pay, Setting, TokenFormat,
-    Value, World, chat, json, length, model_of, streamed, with,
+    Value, World, chat, json, length, model, model_of, streamed, with,
 };
 
 const PATH: &str = "/v1/chat/completions";
@@ -64,6 +64,19 @@ async fn a_limit_that_not_every_server_knows_reaches_the_upstream_under_a_name_t
         let seen = world.upstream.requests().pop().unwrap().json();
         assert_eq!((&seen["max_tokens"], &seen[field]), (&json!(3), &json!(3)), "{seen}");
     }
+}
+
+#[tokio::test]
+async fn each_of_many_inputs_may_fill_the_context_and_is_reserved_for() {
+    let narrow = with(model("demo-narrow", &["sandbox"]), json!({"context_length": 100}));
+    let world = World::with(Setting { more_models: vec![narrow], ..Setting::default() }).await;
+    let key = world.key(100).await;
+    let body = json!({"model": "demo-narrow", "input": vec!["word ".repeat(100); 2_000]});
+    let answer = world.post("/v1/embeddings", Pay::from(&key), &body).await;
+    let details = answer.expect(402).json()["error"]["details"].clone();
+    let inputs = PRICE.ceiling(2_000 * 100, MODEL_OUTPUT_TOKENS, 1);
+    assert_eq!(details, json!({"required": inputs, "available": 100_000}));
+    assert_eq!(world.upstream.count(), 0, "nothing was forwarded");
 }
 
 #[tokio::test]

@@ -16,7 +16,8 @@ pub(super) fn read(body: &[u8]) -> Result<Peeked<'_>, PeekRefusal> {
     let answers = read_n(&members, "n")?.max(read_n(&members, "best_of")?);
     check_tier(&members, TIERS, TIERS_MESSAGE)?;
     read_extensions(&members, &mut peeked.demand)?;
-    peeked.n = prompts(members.given("prompt"))?.saturating_mul(answers);
+    peeked.demand.prompts = prompts(members.given("prompt"))?;
+    peeked.n = peeked.demand.prompts.saturating_mul(answers);
     Ok(peeked)
 }
 
@@ -99,6 +100,7 @@ mod tests {
         let most = vec![r#""a""#; 2048].join(",");
         let all = format!(r#","prompt":[{most}],"best_of":128"#);
         check_n(&all, PROMPTS_MAX * N_MAX);
+        assert_eq!(read_as(Completions, &body(&all)).demand.prompts, PROMPTS_MAX);
         let more = body(&format!(r#","prompt":[{most},"a"]"#));
         check_refused_as(Completions, &more, "`prompt` has too many prompts");
     }

@@ -15,6 +15,8 @@ pub struct Demand {
     /// prompts are all bytes of the body. Images and audio in the body are not in here; what an
     /// upstream is known to add, or to read more than once, is.
     pub text_bytes: u64,
+    /// How many prompts the input is, of which each may fill the model's context; 0 is one too.
+    pub prompts: u64,
     /// Part of the input is elsewhere (a file, an earlier answer, what a search finds) or of a
     /// kind whose bytes say nothing (audio, a document, what is not known here): only the model's
     /// context bounds it.
