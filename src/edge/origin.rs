@@ -72,9 +72,16 @@ impl Origin {
         if let Some(ahead) = self.ahead.take() {
             return Ok(Some(ahead));
         }
-        let limit = self.left().min(self.upstream.idle_timeout);
-        let next = within(session, presence, limit, self.http.read_response_body()).await;
-        if let (Err(Broke::Cut | Broke::TimedOut), Some(asking)) = (&next, &mut self.asking) {
+        let (left, idle) = (self.left(), self.upstream.idle_timeout);
+        let next = within(session, presence, left.min(idle), self.http.read_response_body()).await;
+        // An answer that takes longer than all may is a long one, or one that is read slowly: what
+        // clients can bring about must not close the upstream to everybody.
+        let has_failed = match next {
+            Err(Broke::Cut) => true,
+            Err(Broke::TimedOut) => idle <= left,
+            Ok(_) | Err(Broke::ClientGone | Broke::Unreachable) => false,
+        };
+        if let (true, Some(asking)) = (has_failed, &mut self.asking) {
             asking.report(Outcome::Failed(Failure::Broken));
         }
         next
