@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::HeaderValue;
 use http::header::CONTENT_TYPE;
-use lua_free_filters::{Counts, PeekRefusal, Peeked, Route, Splice, peek, rewrite};
+use lua_free_filters::{Counts, Demand, PeekRefusal, Peeked, Route, Splice, peek, rewrite};
 use pingora::http::RequestHeader;
 
 use super::Edge;
@@ -207,11 +207,7 @@ impl<L: Ledger> Edge<L> {
         let prices = prices.ok_or_else(|| {
             Refusal::field("size", "and 'quality' name no image that this model has a price for")
         })?;
-        let follows_cost = |price: &Price| price.upstream_cost > Rate::FREE;
-        if peeked.demand.chooses_provider && !prices.iter().all(follows_cost) {
-            let message = "is not offered for this model: its price is that of no one provider";
-            return Err(Refusal::field("provider", message));
-        }
+        prices.iter().try_for_each(|price| refuse_unpriced(&peeked.demand, price))?;
         let ceilings: Vec<Msat> = prices.iter().map(|price| price.ceiling(most)).collect();
         let candidates = self.upstreams.candidates(&offer.served, offer.model.select, &ceilings);
         let bid = |Candidate { upstream, index }| {
@@ -220,6 +216,27 @@ impl<L: Ledger> Edge<L> {
         };
         Ok(candidates.into_iter().filter_map(bid).collect())
     }
+}
+
+/// Refuses what makes a request dearer in a way that this price does not follow.
+fn refuse_unpriced(demand: &Demand, price: &Price) -> Result<(), Refusal> {
+    if price.upstream_cost > Rate::FREE {
+        return Ok(());
+    }
+    let is_by_the_image = price.image > Rate::FREE;
+    if demand.chooses_provider {
+        let message = "is not offered for this model: its price is that of no one provider";
+        return Err(Refusal::field("provider", message));
+    }
+    if demand.has_previews && is_by_the_image && price.output == Rate::FREE {
+        let message = "is not offered for this model: its price is that of whole images";
+        return Err(Refusal::field("partial_images", message));
+    }
+    if demand.is_faithful && is_by_the_image && price.input == Rate::FREE {
+        let message = "must be low for this model: its price is that of the images made";
+        return Err(Refusal::field("input_fidelity", message));
+    }
+    Ok(())
 }
 
 /// What the body says that it is. Of two different answers nobody knows which the upstream would
@@ -259,3 +276,30 @@ const LONG_CONTEXT_BETA: &[u8] = b"context-1m";
 
 /// A model that is sold with so long a context is priced for it.
 const LONG_CONTEXT: u64 = 1_000_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_price_does_not_follow_is_refused_and_all_else_is_not() {
+        let rate = Rate::from_nano_msat(1);
+        let by_image = Price { image: rate, ..Price::default() };
+        let check = |demand: Demand, price: Price, expected: bool| {
+            assert_eq!(refuse_unpriced(&demand, &price).is_ok(), expected, "{demand:?} {price:?}");
+        };
+        let by_cost = Price { upstream_cost: rate, ..by_image };
+        let previews = Demand { has_previews: true, ..Demand::default() };
+        let faithful = Demand { is_faithful: true, ..Demand::default() };
+        let chosen = Demand { chooses_provider: true, ..Demand::default() };
+        for demand in [Demand::default(), previews.clone(), faithful.clone(), chosen.clone()] {
+            check(demand, by_cost, true);
+        }
+        check(Demand::default(), by_image, true);
+        check(chosen, Price { input: rate, output: rate, ..by_image }, false);
+        check(previews.clone(), by_image, false);
+        check(previews, Price { output: rate, ..by_image }, true);
+        check(faithful.clone(), by_image, false);
+        check(faithful, Price { input: rate, ..by_image }, true);
+    }
+}

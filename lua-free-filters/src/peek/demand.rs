@@ -49,6 +49,10 @@ pub struct Demand {
     pub foreseen_bytes: u64,
     /// Images to be made; 0 where none are.
     pub images: u64,
+    /// Previews of them are wanted, which cost output.
+    pub has_previews: bool,
+    /// Those in the prompt are to be kept to closely, which costs input beyond their size.
+    pub is_faithful: bool,
     /// As asked for; `None` and `auto` are the upstream's own choice.
     pub image_size: Option<String>,
     /// As asked for; `None` and `auto` are the upstream's own choice.
