@@ -113,6 +113,7 @@ impl<L: Ledger> Edge<L> {
         body: Bytes,
     ) -> Result<Origin, Broke> {
         let asked = Stopwatch::start();
+        let mut is_resent = false;
         loop {
             let peer = self.upstream_peer(session, ctx).await.map_err(|_| Broke::Unreachable)?;
             // Boxed: its state is 18 KB, which every open stream would carry along otherwise.
@@ -140,8 +141,10 @@ impl<L: Ledger> Edge<L> {
             };
             match self.send(session, ctx, route, body.clone(), &mut origin).await {
                 Ok(()) => return Ok(origin),
-                // The pool held a connection that the upstream was just closing.
-                Err(Broke::Cut) if reused => {}
+                // The pool held a connection that the upstream was just closing. Not a second
+                // time: one that resets what it has read may bill for each of them, and all
+                // requests share its connection.
+                Err(Broke::Cut) if reused && !is_resent => is_resent = true,
                 Err(broke) => return Err(broke),
             }
         }
