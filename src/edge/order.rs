@@ -6,9 +6,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::HeaderValue;
 use http::header::CONTENT_TYPE;
-use lua_free_filters::{Counts, Demand, PeekRefusal, Peeked, Route, Splice, peek, rewrite};
+use http::{HeaderName, HeaderValue};
+use lua_free_filters::{Counts, Demand, PeekRefusal, Peeked, Route, Splice, peek, rewrite, scrub};
 use pingora::http::RequestHeader;
 
 use super::Edge;
@@ -166,6 +166,9 @@ impl<L: Ledger> Edge<L> {
         body: Bytes,
         per_request: bool,
     ) -> Result<Order, Refusal> {
+        if forwarded_bytes(head) > FORWARDED_HEAD_BYTES_MAX {
+            return Err(Refusal::field("headers", "for the upstream are longer than 16 KiB"));
+        }
         let peeked = peek::read(route, content_type(head)?, &body).map_err(peek_refusal)?;
         let prices = self.prices.now();
         let offer = api::sold(&prices, &peeked.model, route)?.clone();
@@ -239,6 +242,17 @@ fn refuse_unpriced(demand: &Demand, price: &Price) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// How much of the client's head goes on to the upstream.
+fn forwarded_bytes(head: &RequestHeader) -> usize {
+    let removed = scrub::request(&head.headers);
+    let stays = |name: &&HeaderName| removed.removes().all(|removed| removed != *name);
+    let lines = head.headers.keys().filter(stays).map(|name| {
+        let values = head.headers.get_all(name).iter();
+        values.map(|value| name.as_str().len().saturating_add(value.len())).sum::<usize>()
+    });
+    lines.sum()
+}
+
 /// What the body says that it is. Of two different answers nobody knows which the upstream would
 /// believe.
 fn content_type(head: &RequestHeader) -> Result<Option<&str>, Refusal> {
@@ -271,6 +285,10 @@ fn peek_refusal(refusal: PeekRefusal) -> Refusal {
     }
 }
 
+/// A longer head is refused. Servers have bounds of their own, and some close a connection on it,
+/// with all other requests that share it.
+const FORWARDED_HEAD_BYTES_MAX: usize = 16 << 10;
+
 /// What the names of that version begin with.
 const LONG_CONTEXT_BETA: &[u8] = b"context-1m";
 
@@ -280,6 +298,20 @@ const LONG_CONTEXT: u64 = 1_000_000;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_goes_to_the_upstream_counts_against_the_bound_of_a_head() {
+        let mut head = RequestHeader::build("POST", b"/", None).unwrap();
+        let long = "x".repeat(FORWARDED_HEAD_BYTES_MAX);
+        for name in ["x-cashu", "cookie", "x-hop"] {
+            head.insert_header(name, &long).unwrap();
+        }
+        head.insert_header("connection", "x-hop").unwrap();
+        assert_eq!(forwarded_bytes(&head), 0);
+        head.append_header("x-a", "12").unwrap();
+        head.append_header("x-a", "3").unwrap();
+        assert_eq!(forwarded_bytes(&head), 9);
+    }
 
     #[test]
     fn what_a_price_does_not_follow_is_refused_and_all_else_is_not() {

@@ -67,6 +67,20 @@ async fn a_limit_that_not_every_server_knows_reaches_the_upstream_under_a_name_t
 }
 
 #[tokio::test]
+async fn a_head_that_an_upstream_may_choke_on_is_refused_and_costs_nothing() {
+    let world = World::start().await;
+    let key = world.key(100).await;
+    // The length of a name, its value and what else is sent, to the bound and beyond.
+    for (bytes, status) in [(15_000, 200), (16_385, 400)] {
+        let path = "/v1/chat/completions";
+        let request = world.request(Method::POST, path, Pay::from(&key));
+        let request = request.header("x-long", "x".repeat(bytes)).body(chat("demo").to_string());
+        assert_eq!(request.send().await.unwrap().status(), status, "{bytes}");
+    }
+    assert_eq!(world.upstream.count(), 1, "nothing was forwarded");
+}
+
+#[tokio::test]
 async fn each_of_many_inputs_may_fill_the_context_and_is_reserved_for() {
     let narrow = with(model("demo-narrow", &["sandbox"]), json!({"context_length": 100}));
     let world = World::with(Setting { more_models: vec![narrow], ..Setting::default() }).await;
