@@ -184,7 +184,8 @@ mod tests {
         let goes = "connection keep-alive transfer-encoding trailer upgrade proxy-authenticate \
             content-length set-cookie x-cashu x-cashu-refund x-routstr-cost-msats \
             x-ratelimit-limit-requests openai-organization openai-project server alt-svc \
-            x-request-id access-control-allow-origin access-control-expose-headers strict-transport-security cf-ray \
+            x-request-id access-control-allow-origin access-control-expose-headers \
+            strict-transport-security cf-ray \
             anthropic-organization-id anthropic-ratelimit-requests-limit apim-request-id \
             x-envoy-decorator-operation x-litellm-model-api-base x-ms-region";
         let stays = "cache-control content-type date openai-processing-ms retry-after";
