@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use crate::json::Object;
 use crate::peek::{Framing, LIMIT_FIELDS, OutputLimit, Peeked, UsageAsk};
+use crate::route::Route;
 
 /// Put `with` in the place of the bytes `at`. An empty range inserts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,12 +116,28 @@ pub fn output_limit(peeked: &Peeked<'_>, limit: u64, field: &str) -> Vec<Splice>
             .map(|given| write(given.at.clone()))
             .collect();
     }
-    // One that is `null` cannot be set a second time.
+    vec![set_limit(peeked, limit, field, end)]
+}
+
+/// Says the limit that was given in the words of the protocol, as `field`, where it was given in
+/// others only: whoever does not know those would not keep to it, and nobody would have paid for
+/// what came of that.
+pub fn known_limit(peeked: &Peeked<'_>, route: Route, field: &str) -> Option<Splice> {
+    let Framing::Json { end } = peeked.framing else { return None };
+    let limit = peeked.output_limit?;
+    let is_known =
+        |given: &OutputLimit| given.value.is_some() && route.limit_fields().contains(&given.field);
+    let is_said = peeked.limits.iter().any(is_known);
+    (!is_said).then(|| set_limit(peeked, limit, field, end))
+}
+
+/// Sets a limit that has no number yet. One that is `null` cannot be set a second time.
+fn set_limit(peeked: &Peeked<'_>, limit: u64, field: &str, end: usize) -> Splice {
     if let Some(null) = peeked.limits.iter().find(|given| given.field == field) {
-        return vec![write(null.at.clone())];
+        return Splice { at: null.at.clone(), with: limit.to_string().into_bytes() };
     }
     let name = serde_json::Value::from(field);
-    vec![Splice { at: end..end, with: format!(",{name}:{limit}").into_bytes() }]
+    Splice { at: end..end, with: format!(",{name}:{limit}").into_bytes() }
 }
 
 /// The body without an optional parameter that an upstream does not know: a member of the JSON

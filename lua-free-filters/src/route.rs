@@ -58,6 +58,23 @@ impl Route {
         matches!(self, Self::ChatCompletions | Self::Completions)
     }
 
+    /// What an output limit is called by the protocol itself. A server need not know other names.
+    pub const fn limit_fields(self) -> &'static [&'static str] {
+        match self {
+            Self::ChatCompletions => &["max_tokens", "max_completion_tokens"],
+            Self::Completions | Self::Messages => &["max_tokens"],
+            Self::Responses => &["max_output_tokens"],
+            Self::Embeddings
+            | Self::ImageGenerations
+            | Self::ImageEdits
+            | Self::Transcriptions
+            | Self::Translations
+            | Self::Speech
+            | Self::Moderations
+            | Self::Rerank => &[],
+        }
+    }
+
     /// The path below the upstream's base URL.
     pub const fn upstream_path(self) -> &'static str {
         match self {

@@ -85,10 +85,22 @@ const REQUEST_NAMES: [&str; 19] = [
     "x-real-ip",
 ];
 
-const REQUEST_PREFIXES: [&str; 4] = ["x-cashu", "x-forwarded-", "x-nutgate-", "x-routstr-"];
+/// The last four steer proxies that an upstream may be: to other models, to other servers, to
+/// more attempts. That is for the operator, who sets them in the configuration.
+const REQUEST_PREFIXES: [&str; 8] = [
+    "x-cashu",
+    "x-forwarded-",
+    "x-nutgate-",
+    "x-routstr-",
+    "cf-aig-",
+    "helicone-",
+    "x-litellm-",
+    "x-portkey-",
+];
 
-const RESPONSE_NAMES: [&str; 17] = [
+const RESPONSE_NAMES: [&str; 18] = [
     "alt-svc",
+    "anthropic-organization-id",
     "content-length",
     "nel",
     "openai-organization",
@@ -107,8 +119,21 @@ const RESPONSE_NAMES: [&str; 17] = [
     "x-should-retry",
 ];
 
-const RESPONSE_PREFIXES: [&str; 6] =
-    ["access-control-", "cf-", "x-cashu", "x-nutgate-", "x-ratelimit-", "x-routstr-"];
+/// The last are what Anthropic, Azure, Envoy and LiteLLM say of an account's limits and spending,
+/// and of the servers behind them.
+const RESPONSE_PREFIXES: [&str; 11] = [
+    "access-control-",
+    "cf-",
+    "x-cashu",
+    "x-nutgate-",
+    "x-ratelimit-",
+    "x-routstr-",
+    "anthropic-ratelimit-",
+    "apim-",
+    "x-envoy-",
+    "x-litellm-",
+    "x-ms-",
+];
 
 #[cfg(test)]
 mod tests {
@@ -144,7 +169,8 @@ mod tests {
             proxy-connection connection keep-alive te trailer transfer-encoding upgrade expect \
             host content-length accept-encoding forwarded x-forwarded-for \
             x-forwarded-proto x-real-ip \
-            idempotency-key x-nutgate-debug x-api-key api-key openai-organization openai-project";
+            idempotency-key x-nutgate-debug x-api-key api-key openai-organization openai-project \
+            cf-aig-max-attempts helicone-target-url x-litellm-num-retries x-portkey-config";
         let stays =
             "accept content-type http-referer openai-beta user-agent x-stainless-os x-title";
         let lines = |names: &'static str| names.split_whitespace().map(|name| (name, "v"));
@@ -158,7 +184,10 @@ mod tests {
         let goes = "connection keep-alive transfer-encoding trailer upgrade proxy-authenticate \
             content-length set-cookie x-cashu x-cashu-refund x-routstr-cost-msats \
             x-ratelimit-limit-requests openai-organization openai-project server alt-svc \
-            x-request-id access-control-allow-origin access-control-expose-headers strict-transport-security cf-ray";
+            x-request-id access-control-allow-origin access-control-expose-headers \
+            strict-transport-security cf-ray \
+            anthropic-organization-id anthropic-ratelimit-requests-limit apim-request-id \
+            x-envoy-decorator-operation x-litellm-model-api-base x-ms-region";
         let stays = "cache-control content-type date openai-processing-ms retry-after";
         let lines = |names: &'static str| names.split_whitespace().map(|name| (name, "v"));
         let headers = head(&lines(goes).chain(lines(stays)).collect::<Vec<_>>());

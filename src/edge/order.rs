@@ -6,9 +6,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::HeaderValue;
 use http::header::CONTENT_TYPE;
-use lua_free_filters::{Counts, PeekRefusal, Peeked, Route, Splice, peek, rewrite};
+use http::{HeaderName, HeaderValue};
+use lua_free_filters::{Counts, Demand, PeekRefusal, Peeked, Route, Splice, peek, rewrite, scrub};
 use pingora::http::RequestHeader;
 
 use super::Edge;
@@ -16,7 +16,7 @@ use crate::api;
 use crate::config::{CostChunk, OutputLimitField};
 use crate::error::{Kind, Refusal};
 use crate::ledger::Ledger;
-use crate::money::Msat;
+use crate::money::{Msat, Rate};
 use crate::pricing::{Offer, Price, Served};
 use crate::upstream::{Candidate, Upstream};
 
@@ -60,9 +60,11 @@ impl Order {
         self.covered < self.most.output
     }
 
-    /// The most input and output it may use: what counts against the hourly limit.
+    /// The most input of its body and output it may use: what counts against the hourly limit
+    /// while it is open. What it only refers to counts when it is known.
     pub(super) fn tokens_max(&self) -> u64 {
-        self.most.input.saturating_add(self.most.output)
+        let input = self.offer.input_of_body(&self.peeked.demand, &self.most);
+        input.saturating_add(self.most.output)
     }
 
     /// What so much output may cost by this price, with everything else that may be used.
@@ -111,6 +113,7 @@ impl Order {
         least > 0
             && self.route.has_output_limit()
             && self.peeked.output_limit.is_none()
+            && self.peeked.demand.foreseen_bytes == 0
             && self.most.output > 0
     }
 
@@ -136,9 +139,10 @@ impl Order {
             // Names in a configuration are words, which stand anywhere.
             splices.extend(rewrite::model_name(&self.peeked, theirs).unwrap_or_default());
         }
-        if let Some(limit) = self.lowered {
-            let field = limit_field(self.route, self.offer.model.output_limit_field);
-            splices.extend(rewrite::output_limit(&self.peeked, limit, field));
+        let field = limit_field(self.route, self.offer.model.output_limit_field);
+        match self.lowered {
+            Some(limit) => splices.extend(rewrite::output_limit(&self.peeked, limit, field)),
+            None => splices.extend(rewrite::known_limit(&self.peeked, self.route, field)),
         }
         splices
     }
@@ -162,11 +166,20 @@ impl<L: Ledger> Edge<L> {
         body: Bytes,
         per_request: bool,
     ) -> Result<Order, Refusal> {
+        if forwarded_bytes(head) > FORWARDED_HEAD_BYTES_MAX {
+            return Err(Refusal::field("headers", "for the upstream are longer than 16 KiB"));
+        }
         let peeked = peek::read(route, content_type(head)?, &body).map_err(peek_refusal)?;
         let prices = self.prices.now();
         let offer = api::sold(&prices, &peeked.model, route)?.clone();
+        if offer.model.context_length < LONG_CONTEXT && asks_for_long_context(head) {
+            let message = "asks for a longer context than this model is sold with";
+            return Err(Refusal::field("anthropic-beta", message));
+        }
         let limit = peeked.output_limit.unwrap_or(offer.model.max_output_tokens);
-        let output = limit.saturating_mul(peeked.n.max(peeked.demand.images));
+        let output = limit
+            .saturating_mul(peeked.n.max(peeked.demand.images))
+            .saturating_add(peeked.demand.foreseen_bytes);
         let most = offer.most(&peeked.demand, output);
         let bids = self.bids(&offer, &peeked, &most)?;
         let show_usage = peeked.include_usage || self.config.cost_chunk == CostChunk::Always;
@@ -197,6 +210,7 @@ impl<L: Ledger> Edge<L> {
         let prices = prices.ok_or_else(|| {
             Refusal::field("size", "and 'quality' name no image that this model has a price for")
         })?;
+        prices.iter().try_for_each(|price| refuse_unpriced(&peeked.demand, price))?;
         let ceilings: Vec<Msat> = prices.iter().map(|price| price.ceiling(most)).collect();
         let candidates = self.upstreams.candidates(&offer.served, offer.model.select, &ceilings);
         let bid = |Candidate { upstream, index }| {
@@ -205,6 +219,38 @@ impl<L: Ledger> Edge<L> {
         };
         Ok(candidates.into_iter().filter_map(bid).collect())
     }
+}
+
+/// Refuses what makes a request dearer in a way that this price does not follow.
+fn refuse_unpriced(demand: &Demand, price: &Price) -> Result<(), Refusal> {
+    if price.upstream_cost > Rate::FREE {
+        return Ok(());
+    }
+    let is_by_the_image = price.image > Rate::FREE;
+    if demand.chooses_provider {
+        let message = "is not offered for this model: its price is that of no one provider";
+        return Err(Refusal::field("provider", message));
+    }
+    if demand.has_previews && is_by_the_image && price.output == Rate::FREE {
+        let message = "is not offered for this model: its price is that of whole images";
+        return Err(Refusal::field("partial_images", message));
+    }
+    if demand.is_faithful && is_by_the_image && price.input == Rate::FREE {
+        let message = "must be low for this model: its price is that of the images made";
+        return Err(Refusal::field("input_fidelity", message));
+    }
+    Ok(())
+}
+
+/// How much of the client's head goes on to the upstream.
+fn forwarded_bytes(head: &RequestHeader) -> usize {
+    let removed = scrub::request(&head.headers);
+    let stays = |name: &&HeaderName| removed.removes().all(|removed| removed != *name);
+    let lines = head.headers.keys().filter(stays).map(|name| {
+        let values = head.headers.get_all(name).iter();
+        values.map(|value| name.as_str().len().saturating_add(value.len())).sum::<usize>()
+    });
+    lines.sum()
 }
 
 /// What the body says that it is. Of two different answers nobody knows which the upstream would
@@ -218,6 +264,17 @@ fn content_type(head: &RequestHeader) -> Result<Option<&str>, Refusal> {
     }
 }
 
+/// Whether Anthropic's models are to read a million tokens: at another price for all of them, and
+/// more than a reservation is made for.
+fn asks_for_long_context(head: &RequestHeader) -> bool {
+    head.headers.get_all("anthropic-beta").iter().any(|value| {
+        let names = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+        names
+            .filter_map(|name| name.get(..LONG_CONTEXT_BETA.len()))
+            .any(|name| name.eq_ignore_ascii_case(LONG_CONTEXT_BETA))
+    })
+}
+
 fn peek_refusal(refusal: PeekRefusal) -> Refusal {
     let invalid = |code| Refusal::new(Kind::InvalidRequest, code, refusal.to_string());
     match refusal {
@@ -225,5 +282,56 @@ fn peek_refusal(refusal: PeekRefusal) -> Refusal {
         PeekRefusal::WrongType(_) => invalid("unsupported_media_type").status(415),
         PeekRefusal::NotAForm { .. } => invalid("invalid_form"),
         PeekRefusal::NotJson { .. } | PeekRefusal::NotAnObject => invalid("invalid_json"),
+    }
+}
+
+/// A longer head is refused. Servers have bounds of their own, and some close a connection on it,
+/// with all other requests that share it.
+const FORWARDED_HEAD_BYTES_MAX: usize = 16 << 10;
+
+/// What the names of that version begin with.
+const LONG_CONTEXT_BETA: &[u8] = b"context-1m";
+
+/// A model that is sold with so long a context is priced for it.
+const LONG_CONTEXT: u64 = 1_000_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_goes_to_the_upstream_counts_against_the_bound_of_a_head() {
+        let mut head = RequestHeader::build("POST", b"/", None).unwrap();
+        let long = "x".repeat(FORWARDED_HEAD_BYTES_MAX);
+        for name in ["x-cashu", "cookie", "x-hop"] {
+            head.insert_header(name, &long).unwrap();
+        }
+        head.insert_header("connection", "x-hop").unwrap();
+        assert_eq!(forwarded_bytes(&head), 0);
+        head.append_header("x-a", "12").unwrap();
+        head.append_header("x-a", "3").unwrap();
+        assert_eq!(forwarded_bytes(&head), 9);
+    }
+
+    #[test]
+    fn what_a_price_does_not_follow_is_refused_and_all_else_is_not() {
+        let rate = Rate::from_nano_msat(1);
+        let by_image = Price { image: rate, ..Price::default() };
+        let check = |demand: Demand, price: Price, expected: bool| {
+            assert_eq!(refuse_unpriced(&demand, &price).is_ok(), expected, "{demand:?} {price:?}");
+        };
+        let by_cost = Price { upstream_cost: rate, ..by_image };
+        let previews = Demand { has_previews: true, ..Demand::default() };
+        let faithful = Demand { is_faithful: true, ..Demand::default() };
+        let chosen = Demand { chooses_provider: true, ..Demand::default() };
+        for demand in [Demand::default(), previews.clone(), faithful.clone(), chosen.clone()] {
+            check(demand, by_cost, true);
+        }
+        check(Demand::default(), by_image, true);
+        check(chosen, Price { input: rate, output: rate, ..by_image }, false);
+        check(previews.clone(), by_image, false);
+        check(previews, Price { output: rate, ..by_image }, true);
+        check(faithful.clone(), by_image, false);
+        check(faithful, Price { input: rate, ..by_image }, true);
     }
 }

@@ -72,9 +72,16 @@ impl Origin {
         if let Some(ahead) = self.ahead.take() {
             return Ok(Some(ahead));
         }
-        let limit = self.left().min(self.upstream.idle_timeout);
-        let next = within(session, presence, limit, self.http.read_response_body()).await;
-        if let (Err(Broke::Cut | Broke::TimedOut), Some(asking)) = (&next, &mut self.asking) {
+        let (left, idle) = (self.left(), self.upstream.idle_timeout);
+        let next = within(session, presence, left.min(idle), self.http.read_response_body()).await;
+        // An answer that takes longer than all may is a long one, or one that is read slowly: what
+        // clients can bring about must not close the upstream to everybody.
+        let has_failed = match next {
+            Err(Broke::Cut) => true,
+            Err(Broke::TimedOut) => idle <= left,
+            Ok(_) | Err(Broke::ClientGone | Broke::Unreachable) => false,
+        };
+        if let (true, Some(asking)) = (has_failed, &mut self.asking) {
             asking.report(Outcome::Failed(Failure::Broken));
         }
         next
@@ -106,6 +113,7 @@ impl<L: Ledger> Edge<L> {
         body: Bytes,
     ) -> Result<Origin, Broke> {
         let asked = Stopwatch::start();
+        let mut is_resent = false;
         loop {
             let peer = self.upstream_peer(session, ctx).await.map_err(|_| Broke::Unreachable)?;
             // Boxed: its state is 18 KB, which every open stream would carry along otherwise.
@@ -133,8 +141,10 @@ impl<L: Ledger> Edge<L> {
             };
             match self.send(session, ctx, route, body.clone(), &mut origin).await {
                 Ok(()) => return Ok(origin),
-                // The pool held a connection that the upstream was just closing.
-                Err(Broke::Cut) if reused => {}
+                // The pool held a connection that the upstream was just closing. Not a second
+                // time: one that resets what it has read may bill for each of them, and all
+                // requests share its connection.
+                Err(Broke::Cut) if reused && !is_resent => is_resent = true,
                 Err(broke) => return Err(broke),
             }
         }

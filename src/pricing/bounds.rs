@@ -9,7 +9,7 @@ impl Offer {
     /// its answers: what [`super::Price::ceiling`] makes a reservation of.
     ///
     /// Input is bounded by what is in the body, each image by what `image_tokens` says of its
-    /// detail, audio by its length; and all of it by the model's context, which alone bounds what
+    /// detail, audio by its length; and each prompt by the model's context, which alone bounds what
     /// the body only refers to and an image of a model without `image_tokens`.
     pub fn most(&self, demand: &Demand, output_limit_total: u64) -> Counts {
         let context = self.model.context_length;
@@ -22,7 +22,8 @@ impl Offer {
             .saturating_add(demand.images_low.saturating_mul(low))
             .saturating_add(demand.images_high.saturating_mul(high))
             .saturating_add(demand.audio_ms_max.div_ceil(AUDIO_MS_PER_UNIT_MIN));
-        let input = if demand.is_open { context } else { in_body.min(context) };
+        let contexts = context.saturating_mul(demand.prompts.max(1));
+        let input = if demand.is_open { contexts } else { in_body.min(contexts) };
         Counts {
             input,
             output: output_limit_total,
@@ -56,18 +57,26 @@ impl Offer {
         if is_nothing(known, delivered) {
             return Counts::NONE;
         }
-        let usual = self.model.image_tokens.map_or(IMAGE_USUAL, |bound| (bound.low, bound.high));
-        let guessed = demand
-            .text_bytes
-            .div_ceil(BYTES_PER_UNIT)
-            .saturating_add(demand.images_low.saturating_mul(usual.0))
-            .saturating_add(demand.images_high.saturating_mul(usual.1))
-            .saturating_add(demand.audio_ms.div_ceil(AUDIO_MS_PER_UNIT));
+        let guessed = self.usual_input(demand, demand.text_bytes.div_ceil(BYTES_PER_UNIT));
         let seen = delivered.events.max(delivered.text_bytes.div_ceil(BYTES_PER_UNIT));
         let counts = surely(demand, known, seen);
         let input = if known.input > 0 { known.input } else { guessed };
         let images = if known.images > 0 { known.images } else { demand.images };
         at_most(Counts { input, images, ..counts }, most)
+    }
+
+    /// The most input of what is in the body, and the usual of what is not: what is held against a
+    /// limit of use, which keeps nobody from losing money, and of which the model's whole context
+    /// would leave nothing. Never more than `most`.
+    pub fn input_of_body(&self, demand: &Demand, most: &Counts) -> u64 {
+        self.usual_input(demand, demand.text_bytes).min(most.input)
+    }
+
+    fn usual_input(&self, demand: &Demand, text: u64) -> u64 {
+        let usual = self.model.image_tokens.map_or(IMAGE_USUAL, |bound| (bound.low, bound.high));
+        text.saturating_add(demand.images_low.saturating_mul(usual.0))
+            .saturating_add(demand.images_high.saturating_mul(usual.1))
+            .saturating_add(demand.audio_ms.div_ceil(AUDIO_MS_PER_UNIT))
     }
 
     /// What was surely used when the upstream did not say: what it did say of parts, one unit of
@@ -115,6 +124,7 @@ fn surely(demand: &Demand, known: &Counts, output: u64) -> Counts {
         audio_ms: said_or(known.audio_ms, demand.audio_ms),
         characters: said_or(known.characters, counted.characters),
         search_units: said_or(known.search_units, counted.search_units),
+        web_searches: said_or(known.web_searches, counted.web_searches),
         cost_nano_usd: None,
         ..*known
     }

@@ -47,6 +47,10 @@ fn the_most_is_what_the_request_bounds_and_what_the_model_can_hold() {
     assert_eq!(input(&Demand { text_bytes: u64::MAX, ..demand.clone() }), 10_000);
     assert_eq!(input(&Demand { is_open: true, ..Demand::default() }), 10_000);
     assert_eq!(offer(None).most(&demand, 0).input, 10_000, "an image of unknown size");
+    let prompts = |text_bytes| Demand { text_bytes, prompts: 3, ..Demand::default() };
+    assert_eq!(input(&prompts(25_000)), 25_000, "each of several has a context of its own");
+    assert_eq!(input(&prompts(u64::MAX)), 30_000);
+    assert_eq!(input(&Demand { is_open: true, ..prompts(1) }), 30_000);
     let searches = |web_searches| Demand { web_searches, ..Demand::default() };
     assert_eq!(offer(None).most(&searches(WebSearches::Unbounded), 0).web_searches, 10);
     assert_eq!(offer(None).most(&searches(WebSearches::None), 0), Counts::NONE);
@@ -120,6 +124,38 @@ fn an_estimate_counts_what_only_the_request_says() {
         let estimate = offer.estimate(&demand, &Counts::NONE, &delivered(1, 4), &most);
         assert_eq!(estimate, Counts { input: 10 + images + 10, ..counted });
     }
+}
+
+#[test]
+fn a_search_that_is_made_whatever_is_asked_is_charged_once_told_or_not() {
+    let demand = Demand {
+        web_searches: WebSearches::UpTo(1),
+        web_searches_made: 1,
+        is_open: true,
+        ..text(40)
+    };
+    let untold = used(10, 0, 5);
+    assert_eq!(completed(&demand, &untold), Counts { web_searches: 1, ..untold });
+    let told = Counts { web_searches: 3, ..untold };
+    assert_eq!(completed(&demand, &told), told);
+    let most = with_images().most(&demand, 5);
+    let estimate = with_images().estimate(&demand, &Counts::NONE, &delivered(1, 4), &most);
+    assert_eq!(estimate.web_searches, 1);
+    let price = Price { web_search: Rate::from_nano_msat(1), ..Price::default() };
+    assert!(price.cost(&completed(&demand, &untold)).total > Msat::ZERO);
+}
+
+#[test]
+fn a_limit_of_use_is_held_against_by_what_is_in_the_body() {
+    let held = |offer: Offer, demand: Demand| {
+        let most = offer.most(&demand, 7);
+        (most.input, offer.input_of_body(&demand, &most))
+    };
+    assert_eq!(held(offer(None), text(40)), (40, 40));
+    assert_eq!(held(offer(None), text(40_000)), (10_000, 10_000));
+    assert_eq!(held(offer(None), Demand { is_open: true, ..text(40) }), (10_000, 40));
+    assert_eq!(held(offer(None), Demand { images_high: 1, ..text(40) }), (10_000, 40 + 765));
+    assert_eq!(held(with_images(), Demand { images_high: 1, ..text(40) }), (1_040, 1_040));
 }
 
 prop_compose! {

@@ -59,7 +59,8 @@ impl Wallet {
                 return self.issued(&issue.id).await;
             }
             if waiting.elapsed() >= patience || !self.is_exchanged_elsewhere(&issue.id).await? {
-                return Ok(None);
+                // The other gateway may have come to its end since it was found at it.
+                return self.issued(&issue.id).await;
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -37,6 +37,8 @@ struct Http2 {
 struct Shared {
     /// Whether a connection that has been asked once takes no more requests.
     says_goodbye: bool,
+    /// Whether every request is reset once it was read.
+    resets: AtomicBool,
     /// The upstream behind it, and who asks there.
     origin: Upstream,
     client: reqwest::Client,
@@ -59,6 +61,7 @@ impl Http2 {
         let options = UpstreamOptions::default();
         let shared = Arc::new(Shared {
             says_goodbye,
+            resets: AtomicBool::new(false),
             origin: Upstream::start(UpstreamOptions { gated: true, ..options }).await.unwrap(),
             client: reqwest::Client::builder().no_proxy().build().unwrap(),
             connections: AtomicU64::new(0),
@@ -123,6 +126,10 @@ async fn pass_on(
     let path = head.uri.path().to_owned();
     to.heads.lock().unwrap().push(head);
     let body = body.collect().await.unwrap().to_bytes();
+    if to.resets.load(Ordering::SeqCst) {
+        // Nobody can be asked there, and a service that fails is a stream that is reset.
+        to.client.post("nowhere").send().await?;
+    }
     let asked = to.client.post(to.origin.url() + &path).bearer_auth(DEFAULT_API_KEY).body(body);
     let answer = asked.send().await?;
     let mut response = Response::builder().status(answer.status());
@@ -194,6 +201,21 @@ async fn an_upstream_that_is_to_be_asked_in_http_1_is_never_asked_in_another() {
     answer.expect_error(502, "upstream_error", "upstream_unreachable");
     assert_eq!(http2.heads().len(), 0);
     assert_eq!(world.info(&key).await.available, 100_000);
+}
+
+#[tokio::test]
+async fn a_request_that_is_reset_is_sent_once_more_and_never_again() {
+    let http2 = Http2::start(None).await;
+    let base_url = format!("http://{}/v1", http2.address);
+    let world = world(json!({"base_url": base_url, "http": 2})).await;
+    let key = world.key(100).await;
+    world.chat(&key, &chat("demo-2")).await.expect(200);
+    let spent = world.settled(&key).await.spent;
+    http2.shared.resets.store(true, Ordering::SeqCst);
+    let answer = within("an end", world.chat(&key, &chat("demo-2"))).await;
+    answer.expect_error(502, "upstream_error", "upstream_broke");
+    assert_eq!(http2.heads().len(), 1 + 2);
+    assert_eq!(world.settled(&key).await.spent, spent);
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use tokio::net::TcpListener;
 
 use crate::support::{
     Answer, CurrencyUnit, Key, MODEL_OUTPUT_TOKENS, Misbehaviour, PRICE, Pay, Setting, TokenFormat,
-    Value, World, chat, json, length, model_of, streamed, with,
+    Value, World, chat, json, length, model, model_of, streamed, with,
 };
 
 const PATH: &str = "/v1/chat/completions";
@@ -55,6 +55,64 @@ async fn every_spelling_of_the_output_limit_and_n_is_in_the_reservation() {
 }
 
 #[tokio::test]
+async fn a_limit_that_not_every_server_knows_reaches_the_upstream_under_a_name_that_all_know() {
+    let world = World::start().await;
+    let key = world.key(1_000).await;
+    for field in ["max_output_tokens", "max_new_tokens", "n_predict"] {
+        let body = with(chat("demo"), json!({ field: 3 }));
+        world.chat(&key, &body).await.expect(200);
+        let seen = world.upstream.requests().pop().unwrap().json();
+        assert_eq!((&seen["max_tokens"], &seen[field]), (&json!(3), &json!(3)), "{seen}");
+    }
+}
+
+#[tokio::test]
+async fn a_head_that_an_upstream_may_choke_on_is_refused_and_costs_nothing() {
+    let world = World::start().await;
+    let key = world.key(100).await;
+    // The length of a name, its value and what else is sent, to the bound and beyond.
+    for (bytes, status) in [(15_000, 200), (16_385, 400)] {
+        let path = "/v1/chat/completions";
+        let request = world.request(Method::POST, path, Pay::from(&key));
+        let request = request.header("x-long", "x".repeat(bytes)).body(chat("demo").to_string());
+        assert_eq!(request.send().await.unwrap().status(), status, "{bytes}");
+    }
+    assert_eq!(world.upstream.count(), 1, "nothing was forwarded");
+}
+
+#[tokio::test]
+async fn each_of_many_inputs_may_fill_the_context_and_is_reserved_for() {
+    let narrow = with(model("demo-narrow", &["sandbox"]), json!({"context_length": 100}));
+    let world = World::with(Setting { more_models: vec![narrow], ..Setting::default() }).await;
+    let key = world.key(100).await;
+    let body = json!({"model": "demo-narrow", "input": vec!["word ".repeat(100); 2_000]});
+    let answer = world.post("/v1/embeddings", Pay::from(&key), &body).await;
+    let details = answer.expect(402).json()["error"]["details"].clone();
+    let inputs = PRICE.ceiling(2_000 * 100, MODEL_OUTPUT_TOKENS, 1);
+    assert_eq!(details, json!({"required": inputs, "available": 100_000}));
+    assert_eq!(world.upstream.count(), 0, "nothing was forwarded");
+}
+
+#[tokio::test]
+async fn whoever_would_choose_a_dearer_way_to_be_served_is_refused_and_costs_nothing() {
+    let world = World::start().await;
+    let key = world.key(100).await;
+    let body = with(chat("demo"), json!({"provider": {"sort": "throughput"}}));
+    let answer =
+        world.chat(&key, &body).await.expect_error(400, "invalid_request", "invalid_value");
+    assert_eq!(answer.json()["error"]["details"]["param"], "provider");
+    let asked = world
+        .client
+        .post(world.gateway.url() + "/v1/chat/completions")
+        .bearer_auth(&key.0)
+        .header("anthropic-beta", "tools-1, Context-1m-2025-08-07")
+        .json(&chat("demo"));
+    assert_eq!(asked.send().await.unwrap().status(), 400);
+    assert_eq!(world.upstream.count(), 0, "nothing was forwarded");
+    assert_eq!(world.info(&key).await.available, 100_000);
+}
+
+#[tokio::test]
 async fn every_byte_of_the_body_is_in_the_reservation() {
     let world = World::with(Setting::gated()).await;
     let key = world.key(10_000).await;
@@ -69,7 +127,7 @@ async fn a_limit_that_is_no_positive_integer_is_refused_by_name_and_costs_nothin
     let world = World::start().await;
     let purse = world.sats(100).await;
     let key = world.key(100).await;
-    for field in ["max_tokens", "max_completion_tokens", "max_output_tokens", "n"] {
+    for field in ["max_tokens", "max_completion_tokens", "max_output_tokens", "n_predict", "n"] {
         for value in [json!(-1), json!("5"), json!(1.5), json!(0), json!([5]), json!(true)] {
             let body = with(chat("demo"), json!({ field: value }));
             for pay in [Pay::from(&key), Pay::XCashu(&purse)] {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use tokio::task::JoinSet;
 
 use crate::support::{
-    Answer, Key, Misbehaviour, PRICE, Pay, Setting, Value, World, chat, json, length, model_of,
-    prompt_tokens, with, within,
+    Answer, Key, Misbehaviour, PRICE, Pay, Setting, Value, World, chat, json, length, model,
+    model_of, prompt_tokens, with, within,
 };
 
 /// A world whose `-slow` models wait at a gate, under these limits.
@@ -99,6 +99,18 @@ async fn no_more_than_the_limit_is_open_at_once_and_an_end_makes_room() {
     let balance = world.settled(&key).await;
     assert_eq!((balance.spent, world.upstream.count()), (3 * cost(), 3));
     world.chat(&key, &slow()).await.expect(200);
+}
+
+#[tokio::test]
+async fn a_context_longer_than_the_hourly_limit_can_be_used() {
+    let wide = with(model("demo-wide", &["sandbox"]), json!({"context_length": 2_000_000}));
+    let world = World::with(Setting { more_models: vec![wide], ..Setting::default() }).await;
+    let key = world.key(10_000).await;
+    let image = json!({"type": "image_url", "image_url": {"url": "https://a.invalid/a.png"}});
+    let body = json!({
+        "model": "demo-wide", "messages": [{"role": "user", "content": [image]}],
+    });
+    world.chat(&key, &body).await.expect(200);
 }
 
 #[tokio::test]

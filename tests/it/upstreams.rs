@@ -2,7 +2,9 @@
 
 use nutgate_sandbox::{Upstream, UpstreamOptions, upstream::DEFAULT_API_KEY};
 
-use crate::support::{Setting, World, chat, json, model};
+use crate::support::{
+    Misbehaviour, Setting, World, chat, json, model, model_of, streamed, upstream, with,
+};
 use crate::telemetry::{reaches, value};
 
 #[tokio::test]
@@ -72,4 +74,27 @@ async fn a_probe_sees_an_upstream_fall_and_rise_without_any_traffic() {
     let quiet = "nutgate_upstream_refused_total{status=\"401\",upstream=\"probed\"}";
     assert_eq!(value(&world, quiet).await, Some(0));
     assert_eq!(value(&world, "nutgate_upstream_state{upstream=\"sandbox\"}").await, Some(0));
+}
+
+#[tokio::test]
+async fn an_answer_that_takes_longer_than_all_may_closes_its_upstream_to_nobody() {
+    let other = Upstream::start(UpstreamOptions::default()).await.unwrap();
+    let strict = json!({
+        "timeouts": {"total": "300ms"}, "health": {"failures": 1, "cooldown": "1h"},
+    });
+    let served = |id: &str, as_what: String| {
+        with(model(id, &["other"]), json!({ "upstream_model": as_what }))
+    };
+    let setting = Setting {
+        more_upstreams: vec![with(upstream("other", &other, DEFAULT_API_KEY), strict)],
+        more_models: vec![
+            served("long", model_of(Misbehaviour::Paced)),
+            served("short", "demo".to_owned()),
+        ],
+        ..Setting::default()
+    };
+    let world = World::with(setting).await;
+    let key = world.key(100).await;
+    world.try_chat(&key, &streamed("long")).await.expect_err("it breaks off");
+    world.chat(&key, &chat("short")).await.expect(200);
 }

@@ -1,8 +1,8 @@
 //! Chat completions.
 
-use super::demand::Demand;
+use super::demand::{Demand, bytes};
 use super::generation::{
-    TIERS, TIERS_MESSAGE, check_tier, read_limits, read_n, read_stream_options, refuse_unmetered,
+    TIERS, TIERS_MESSAGE, check_tier, read_extensions, read_limits, read_n, read_stream_options,
 };
 use super::members::{Members, elements};
 use super::tools::{self, Tool};
@@ -16,15 +16,21 @@ pub(super) fn read(body: &[u8]) -> Result<Peeked<'_>, PeekRefusal> {
     read_limits(&members, &mut peeked)?;
     peeked.n = read_n(&members, "n")?;
     check_tier(&members, TIERS, TIERS_MESSAGE)?;
-    refuse_unmetered(&members)?;
+    read_extensions(&members, &mut peeked.demand)?;
     tools::read(&members, &mut peeked.demand, |kind| match kind {
         Some("function" | "custom") => Tool::Text,
         _ => Tool::NotSold,
     })?;
     if members.given("web_search_options").is_some() {
-        // The models that take this search once before they answer, and are billed for one.
+        // The models that take this search once before they answer, and are billed for one. Most
+        // do not say so in their usage.
         peeked.demand.search(Some(1));
+        peeked.demand.web_searches_made = 1;
     }
+    // What is foreseen is long, and how often a template of the client's own repeats a message, or
+    // into how many pieces an image is cut at its wish, no length of the body tells.
+    peeked.demand.foreseen_bytes = bytes(members.given("prediction").map_or(0, str::len));
+    peeked.demand.is_open |= members.gives_any(&["chat_template", "mm_processor_kwargs"]);
     for message in elements(messages) {
         read_message(message, &mut peeked.demand)?;
     }
@@ -81,7 +87,7 @@ fn read_part(part: &str, demand: &mut Demand) -> Result<(), PeekRefusal> {
     Ok(())
 }
 
-const FIELDS: [&str; 14] = [
+const FIELDS: [&str; 22] = [
     "model",
     "messages",
     "stream",
@@ -89,6 +95,8 @@ const FIELDS: [&str; 14] = [
     "max_tokens",
     "max_completion_tokens",
     "max_output_tokens",
+    "max_new_tokens",
+    "n_predict",
     "n",
     "service_tier",
     "tools",
@@ -96,6 +104,12 @@ const FIELDS: [&str; 14] = [
     "models",
     "plugins",
     "search_parameters",
+    "fallbacks",
+    "n_cmpl",
+    "provider",
+    "prediction",
+    "chat_template",
+    "mm_processor_kwargs",
 ];
 
 #[cfg(test)]
@@ -215,6 +229,7 @@ mod tests {
         let body = body(r#""hi""#, r#","web_search_options":{}"#);
         let demand = read_as(ChatCompletions, &body).demand;
         assert_eq!((demand.web_searches, demand.is_open), (WebSearches::UpTo(1), true));
+        assert_eq!(demand.counted().web_searches, 1, "and is made");
     }
 
     #[test]
@@ -230,6 +245,9 @@ mod tests {
             r#","models":["m","dearer"]"#,
             "`models` is not offered: the price is that of one `model`",
         );
+        let other_model = "`fallbacks` is not offered: the price is that of one `model`";
+        refused(r#","fallbacks":["dearer"]"#, other_model);
+        refused(r#","n_cmpl":128"#, "`n_cmpl` is not offered: `n` is");
         for field in ["plugins", "search_parameters"] {
             let expected = format!("`{field}` is not offered: what it costs is told in no usage");
             refused(&format!(r#","{field}":[{{"id":"web"}}]"#), &expected);
@@ -242,5 +260,18 @@ mod tests {
             let body = body(r#""hi""#, sold);
             assert_eq!(read_as(ChatCompletions, &body).usage_ask, UsageAsk::NoOptions);
         }
+    }
+
+    #[test]
+    fn what_makes_more_of_a_request_than_its_bytes_is_seen() {
+        let demand = |more: &str| read_as(ChatCompletions, &body(r#""hi""#, more)).demand;
+        for open in [r#","chat_template":"{{ a }}""#, r#","mm_processor_kwargs":{"crops":9}"#] {
+            assert!(demand(open).is_open, "{open}");
+        }
+        assert!(!demand(r#","chat_template":null"#).is_open);
+        assert_eq!(demand(r#","prediction":{"type":"content"}"#).foreseen_bytes, 18);
+        assert_eq!(demand(r#","prediction":null"#).foreseen_bytes, 0);
+        assert!(demand(r#","provider":{"sort":"throughput"}"#).chooses_provider);
+        assert!(!demand(r#","provider":null"#).chooses_provider);
     }
 }

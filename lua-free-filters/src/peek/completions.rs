@@ -1,7 +1,7 @@
 //! Completions: OpenAI's older protocol, a text that is gone on with.
 
 use super::generation::{
-    TIERS, TIERS_MESSAGE, check_tier, read_limits, read_n, read_stream_options, refuse_unmetered,
+    TIERS, TIERS_MESSAGE, check_tier, read_extensions, read_limits, read_n, read_stream_options,
 };
 use super::members::{Members, elements, refuse};
 use super::{PeekRefusal, Peeked, of_members};
@@ -15,8 +15,9 @@ pub(super) fn read(body: &[u8]) -> Result<Peeked<'_>, PeekRefusal> {
     read_limits(&members, &mut peeked)?;
     let answers = read_n(&members, "n")?.max(read_n(&members, "best_of")?);
     check_tier(&members, TIERS, TIERS_MESSAGE)?;
-    refuse_unmetered(&members)?;
-    peeked.n = prompts(members.given("prompt"))?.saturating_mul(answers);
+    read_extensions(&members, &mut peeked.demand)?;
+    peeked.demand.prompts = prompts(members.given("prompt"))?;
+    peeked.n = peeked.demand.prompts.saturating_mul(answers);
     Ok(peeked)
 }
 
@@ -50,7 +51,7 @@ fn prompts(prompt: Option<&str>) -> Result<u64, PeekRefusal> {
 /// More prompts in one request are refused, as OpenAI does.
 pub const PROMPTS_MAX: u64 = 2048;
 
-const FIELDS: [&str; 13] = [
+const FIELDS: [&str; 18] = [
     "model",
     "prompt",
     "stream",
@@ -58,12 +59,17 @@ const FIELDS: [&str; 13] = [
     "max_tokens",
     "max_completion_tokens",
     "max_output_tokens",
+    "max_new_tokens",
+    "n_predict",
     "n",
     "best_of",
     "service_tier",
     "models",
     "plugins",
     "search_parameters",
+    "fallbacks",
+    "n_cmpl",
+    "provider",
 ];
 
 #[cfg(test)]
@@ -94,6 +100,7 @@ mod tests {
         let most = vec![r#""a""#; 2048].join(",");
         let all = format!(r#","prompt":[{most}],"best_of":128"#);
         check_n(&all, PROMPTS_MAX * N_MAX);
+        assert_eq!(read_as(Completions, &body(&all)).demand.prompts, PROMPTS_MAX);
         let more = body(&format!(r#","prompt":[{most},"a"]"#));
         check_refused_as(Completions, &more, "`prompt` has too many prompts");
     }

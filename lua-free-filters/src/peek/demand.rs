@@ -15,6 +15,8 @@ pub struct Demand {
     /// prompts are all bytes of the body. Images and audio in the body are not in here; what an
     /// upstream is known to add, or to read more than once, is.
     pub text_bytes: u64,
+    /// How many prompts the input is, of which each may fill the model's context; 0 is one too.
+    pub prompts: u64,
     /// Part of the input is elsewhere (a file, an earlier answer, what a search finds) or of a
     /// kind whose bytes say nothing (audio, a document, what is not known here): only the model's
     /// context bounds it.
@@ -38,8 +40,19 @@ pub struct Demand {
     pub search_units: u64,
     /// Searches of the web, which are billed apart.
     pub web_searches: WebSearches,
+    /// Those of them that are made whatever is asked, by models that tell nobody how many.
+    pub web_searches_made: u64,
+    /// The request chooses who serves it at an aggregator, each of whom has a price of its own.
+    pub chooses_provider: bool,
+    /// Text that the client foresees in the answer. What of it does not come true is billed as
+    /// output too, and no limit of the output bounds it.
+    pub foreseen_bytes: u64,
     /// Images to be made; 0 where none are.
     pub images: u64,
+    /// Previews of them are wanted, which cost output.
+    pub has_previews: bool,
+    /// Those in the prompt are to be kept to closely, which costs input beyond their size.
+    pub is_faithful: bool,
     /// As asked for; `None` and `auto` are the upstream's own choice.
     pub image_size: Option<String>,
     /// As asked for; `None` and `auto` are the upstream's own choice.
@@ -65,6 +78,7 @@ impl Demand {
             input_images: self.images_low.saturating_add(self.images_high),
             characters: self.characters,
             search_units: self.search_units,
+            web_searches: self.web_searches_made,
             ..Counts::default()
         }
     }
@@ -185,9 +199,17 @@ mod tests {
             search_units: 4,
             images: 5,
             audio_ms: 6,
+            web_searches: WebSearches::UpTo(8),
+            web_searches_made: 7,
             ..Demand::default()
         };
-        let counted = Counts { input_images: 3, characters: 3, search_units: 4, ..Counts::NONE };
+        let counted = Counts {
+            input_images: 3,
+            characters: 3,
+            search_units: 4,
+            web_searches: 7,
+            ..Counts::NONE
+        };
         assert_eq!(demand.counted(), counted);
     }
 }

@@ -1,5 +1,6 @@
 //! Embeddings.
 
+use super::demand::bytes;
 use super::members::{Members, elements, refuse};
 use super::{PeekRefusal, Peeked, not_streamed, of_members};
 
@@ -16,10 +17,17 @@ pub(super) fn read(body: &[u8]) -> Result<Peeked<'_>, PeekRefusal> {
         Some(b'[') => {
             let array = members.array("input")?;
             peeked.demand.is_open = elements(array).any(|element| element.starts_with('{'));
+            peeked.demand.prompts = prompts(array);
             Ok(peeked)
         }
         _ => refuse("input", "must be a string or an array"),
     }
+}
+
+/// How many inputs a list is. One of numbers is one input.
+pub(super) fn prompts(array: &str) -> u64 {
+    let inputs = elements(array).filter(|element| element.starts_with(['"', '[', '{']));
+    bytes(inputs.count())
 }
 
 #[cfg(test)]
@@ -40,6 +48,12 @@ mod tests {
             let peeked = read_as(Embeddings, &body);
             assert_eq!((peeked.n, peeked.output_limit, peeked.stream), (1, None, false));
             assert_eq!((peeked.usage_ask, peeked.include_usage), (UsageAsk::Told, true));
+        }
+        let prompts = |input: &str| read_as(Embeddings, &body(input)).demand.prompts;
+        for (input, expected) in
+            [(r#""a""#, 0), (r#"["a","b"]"#, 2), ("[1,2]", 0), ("[[1],[2]]", 2)]
+        {
+            assert_eq!(prompts(input), expected, "{input}");
         }
         check_counted(Embeddings, &body(r#"[{"image":"https://example.com"}]"#), &[], (true, 0, 0));
     }

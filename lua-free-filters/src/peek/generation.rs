@@ -1,14 +1,16 @@
 //! What the routes that write text have in common.
 
+use super::demand::Demand;
 use super::members::{Members, refuse};
 use super::skim::Values;
 use super::{N_MAX, OUTPUT_LIMIT_MAX, OutputLimit, PeekRefusal, Peeked, UsageAsk};
 use crate::json;
 
 /// Every name of an output limit. All are read on every route that writes text: an upstream that
-/// translates between protocols may obey any of them.
-pub(crate) const LIMIT_FIELDS: [&str; 3] =
-    ["max_tokens", "max_completion_tokens", "max_output_tokens"];
+/// translates between protocols may obey any of them, and some servers have names of their own,
+/// which win there over those of the protocol.
+pub(crate) const LIMIT_FIELDS: [&str; 5] =
+    ["max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens", "n_predict"];
 
 /// Reads the output limits. The members must have [`LIMIT_FIELDS`].
 pub(super) fn read_limits<const N: usize>(
@@ -61,17 +63,24 @@ fn usage_ask<const N: usize>(members: &Members<'_, N>) -> Result<UsageAsk, PeekR
     }
 }
 
-/// Refuses what is billed apart from the model and told in no usage, and what would have another
-/// model serve, at another price. These are extensions of aggregators to the protocols.
+/// Reads what aggregators and servers have added to the protocols. Refuses what is billed apart
+/// from the model and told in no usage, what would have another model serve, at another price, and
+/// more answers under another name.
 ///
-/// `models`, `plugins` and `search_parameters` must be among the fields of the members.
-pub(super) fn refuse_unmetered<const N: usize>(
+/// The members must have `models`, `fallbacks`, `plugins`, `search_parameters`, `n_cmpl` and
+/// `provider`.
+pub(super) fn read_extensions<const N: usize>(
     members: &Members<'_, N>,
+    demand: &mut Demand,
 ) -> Result<(), PeekRefusal> {
-    members.must_be_absent("models", "is not offered: the price is that of one `model`")?;
+    for field in ["models", "fallbacks"] {
+        members.must_be_absent(field, "is not offered: the price is that of one `model`")?;
+    }
     for field in ["plugins", "search_parameters"] {
         members.must_be_absent(field, "is not offered: what it costs is told in no usage")?;
     }
+    members.must_be_absent("n_cmpl", "is not offered: `n` is")?;
+    demand.chooses_provider = members.asks("provider");
     Ok(())
 }
 

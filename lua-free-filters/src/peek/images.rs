@@ -44,6 +44,8 @@ fn made<'b, const N: usize>(members: &Members<'b, N>) -> Result<Peeked<'b>, Peek
     };
     peeked.demand.image_size = kind("size")?;
     peeked.demand.image_quality = kind("quality")?;
+    peeked.demand.has_previews = members.given(PREVIEWS).is_some_and(|number| number != "0");
+    peeked.demand.is_faithful = members.given(FIDELITY).is_some_and(|kind| kind != r#""low""#);
     Ok(peeked)
 }
 
@@ -79,6 +81,8 @@ pub(super) fn edit_form<'b>(boundary: &str, body: &'b [u8]) -> Result<Peeked<'b>
     demand.images = peeked.n;
     demand.image_size = read_kind("size", form.text("size")?)?;
     demand.image_quality = read_kind("quality", form.text("quality")?)?;
+    demand.has_previews = form.text(PREVIEWS)?.is_some_and(|number| number != "0");
+    demand.is_faithful = form.text(FIDELITY)?.is_some_and(|kind| kind != "low");
     for (_, image) in form.files("image").chain(form.files("mask")) {
         demand.set_aside(image.len());
         demand.image(None);
@@ -99,11 +103,16 @@ pub const IMAGES_MAX: u64 = 10;
 pub const IMAGE_KIND_BYTES_MAX: usize = 32;
 
 const N_MESSAGE: &str = "must be a whole number from 1 to 10";
-const FIELDS: [&str; 7] = ["model", "prompt", "stream", "n", "size", "quality", "models"];
-const EDIT_FIELDS: [&str; 10] =
-    ["model", "prompt", "stream", "n", "size", "quality", "models", "image", "images", "mask"];
+const PREVIEWS: &str = "partial_images";
+const FIDELITY: &str = "input_fidelity";
+const FIELDS: [&str; 9] =
+    ["model", "prompt", "stream", "n", "size", "quality", "models", PREVIEWS, FIDELITY];
+const EDIT_FIELDS: [&str; 12] = [
+    "model", "prompt", "stream", "n", "size", "quality", "models", PREVIEWS, FIDELITY, "image",
+    "images", "mask",
+];
 const KNOWN: Known = Known {
-    fields: &["model", "prompt", "stream", "n", "size", "quality"],
+    fields: &["model", "prompt", "stream", "n", "size", "quality", PREVIEWS, FIDELITY],
     files: &[],
     lists: &["image", "mask"],
 };
@@ -112,7 +121,7 @@ const KNOWN: Known = Known {
 mod tests {
     use super::super::tests::{check_counted, check_refused_as, read_as};
     use super::super::{PeekRefusal, Peeked, read};
-    use super::{IMAGE_KIND_BYTES_MAX, IMAGES_MAX};
+    use super::{FIDELITY, IMAGE_KIND_BYTES_MAX, IMAGES_MAX};
     use crate::peek::tests::form;
     use crate::route::Route::{ImageEdits, ImageGenerations};
 
@@ -130,6 +139,21 @@ mod tests {
         assert_eq!((n, demand.images, stream), (4, 4, true));
         assert_eq!(demand.image_size.as_deref(), Some("1024x1536"));
         assert_eq!(demand.image_quality.as_deref(), Some("high"));
+    }
+
+    #[test]
+    fn what_makes_an_image_dearer_than_its_size_is_seen() {
+        let seen = |more: &str| {
+            let Peeked { demand, .. } = read_as(ImageGenerations, &body(more)).into_owned();
+            (demand.has_previews, demand.is_faithful)
+        };
+        assert_eq!(seen(""), (false, false));
+        assert_eq!(seen(r#","partial_images":0,"input_fidelity":"low""#), (false, false));
+        assert_eq!(seen(r#","partial_images":3,"input_fidelity":"high""#), (true, true));
+        let fields = [("model", "m"), ("prompt", "p"), ("partial_images", "2"), (FIDELITY, "high")];
+        let body = form(&fields, &[("image", "a.png", b"x")]);
+        let Peeked { demand, .. } = edit(&body).expect("a form");
+        assert!(demand.has_previews && demand.is_faithful);
     }
 
     #[test]

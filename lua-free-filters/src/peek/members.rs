@@ -153,11 +153,15 @@ impl<'b, const N: usize> Members<'b, N> {
         field: &'static str,
         message: &'static str,
     ) -> Result<(), PeekRefusal> {
-        match self.given(field) {
-            None | Some("false") => Ok(()),
-            Some(raw) if elements_of(raw) == Some(false) => Ok(()),
-            Some(_) => refuse(field, message),
+        match self.asks(field) {
+            false => Ok(()),
+            true => refuse(field, message),
         }
+    }
+
+    /// Whether a field asks for something; see [`Self::must_be_absent`].
+    pub(super) fn asks(&self, field: &'static str) -> bool {
+        self.given(field).is_some_and(|raw| raw != "false" && elements_of(raw) != Some(false))
     }
 
     /// The `type` that an object in the body calls itself.

@@ -1,7 +1,7 @@
 //! Anthropic's Messages.
 
 use super::demand::Demand;
-use super::generation::{check_tier, read_limits, refuse_unmetered};
+use super::generation::{check_tier, read_extensions, read_limits};
 use super::members::{Members, elements, refuse};
 use super::tools::{self, Tool};
 use super::{PeekRefusal, Peeked, of_members};
@@ -16,7 +16,7 @@ pub(super) fn read(body: &[u8]) -> Result<Peeked<'_>, PeekRefusal> {
     }
     read_limits(&members, &mut peeked)?;
     check_tier(&members, &["auto", "standard_only"], "must be auto or standard_only")?;
-    refuse_unmetered(&members)?;
+    read_extensions(&members, &mut peeked.demand)?;
     members.must_be_absent("mcp_servers", "is not offered: nothing bounds what it brings in")?;
     members.must_be_absent("container", "is not offered: what it costs is told in no usage")?;
     only("speed", "standard", "must be standard: others have another price", &members)?;
@@ -123,7 +123,7 @@ fn read_image(source: Option<&str>, demand: &mut Demand) -> Result<(), PeekRefus
 /// Blocks of content in blocks of content: a tool's result has some, and no more than that.
 const CONTENT_DEPTH_MAX: usize = 1;
 
-const FIELDS: [&str; 16] = [
+const FIELDS: [&str; 21] = [
     "model",
     "messages",
     "system",
@@ -131,6 +131,8 @@ const FIELDS: [&str; 16] = [
     "max_tokens",
     "max_completion_tokens",
     "max_output_tokens",
+    "max_new_tokens",
+    "n_predict",
     "service_tier",
     "tools",
     "mcp_servers",
@@ -140,6 +142,9 @@ const FIELDS: [&str; 16] = [
     "models",
     "plugins",
     "search_parameters",
+    "fallbacks",
+    "n_cmpl",
+    "provider",
 ];
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Moderations.
 
 use super::chat::read_content;
+use super::embeddings::prompts;
 use super::members::{Members, refuse};
 use super::{PeekRefusal, Peeked, not_streamed, of_members};
 
@@ -13,6 +14,7 @@ pub(super) fn read(body: &[u8]) -> Result<Peeked<'_>, PeekRefusal> {
         None => refuse("input", "is missing"),
         Some(text) if text.starts_with('"') => Ok(peeked),
         Some(list) if list.starts_with('[') => {
+            peeked.demand.prompts = prompts(list);
             read_content(Some(members.array("input")?), &mut peeked.demand)?;
             Ok(peeked)
         }
@@ -35,6 +37,8 @@ mod tests {
         let image = format!(r#"{{"type":"image_url","image_url":{{"url":"{url}"}}}}"#);
         check_counted(Moderations, &body(r#""a""#), &[], (false, 0, 0));
         check_counted(Moderations, &body(r#"["a","b"]"#), &[], (false, 0, 0));
+        let two = body(r#"["a","b"]"#);
+        assert_eq!(super::super::tests::read_as(Moderations, &two).demand.prompts, 2);
         let both = format!(r#"[{{"type":"text","text":"a"}},{image}]"#);
         check_counted(Moderations, &body(&both), &[url], (false, 0, 1));
     }

@@ -18,6 +18,7 @@ pub(super) fn read(body: &[u8]) -> Result<Peeked<'_>, PeekRefusal> {
     }
     // The query is read with every document, and billed so where tokens are.
     demand.add(bytes(query.len()).saturating_mul(documents));
+    demand.prompts = documents;
     demand.search_units = documents.div_ceil(DOCUMENTS_PER_UNIT);
     Ok(peeked)
 }
@@ -54,6 +55,7 @@ mod tests {
             let body = body(r#""q""#, &format!("[{list}]"));
             let demand = read_as(Rerank, &body).demand;
             assert_eq!((demand.search_units, demand.is_open), (units, false));
+            assert_eq!(demand.prompts, u64::try_from(documents).expect("few"));
         }
     }
 

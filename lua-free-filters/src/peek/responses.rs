@@ -1,7 +1,7 @@
 //! OpenAI's Responses.
 
 use super::demand::Demand;
-use super::generation::{TIERS, TIERS_MESSAGE, check_tier, read_limits, refuse_unmetered};
+use super::generation::{TIERS, TIERS_MESSAGE, check_tier, read_extensions, read_limits};
 use super::members::{Members, elements, refuse};
 use super::tools::{self, COUNT_MESSAGE, Tool};
 use super::{OUTPUT_LIMIT_MAX, PeekRefusal, Peeked, WebSearches, of_members};
@@ -11,7 +11,7 @@ pub(super) fn read(body: &[u8]) -> Result<Peeked<'_>, PeekRefusal> {
     let mut peeked = of_members(&members)?;
     read_limits(&members, &mut peeked)?;
     check_tier(&members, TIERS, TIERS_MESSAGE)?;
-    refuse_unmetered(&members)?;
+    read_extensions(&members, &mut peeked.demand)?;
     if members.flag("background")? {
         // Its answer is fetched later, by a request that nobody pays for.
         return refuse("background", "must not be true: a response is paid while it is made");
@@ -99,13 +99,15 @@ fn read_part(part: &str, demand: &mut Demand) -> Result<(), PeekRefusal> {
     Ok(())
 }
 
-const FIELDS: [&str; 16] = [
+const FIELDS: [&str; 21] = [
     "model",
     "input",
     "stream",
     "max_tokens",
     "max_completion_tokens",
     "max_output_tokens",
+    "max_new_tokens",
+    "n_predict",
     "service_tier",
     "background",
     "tools",
@@ -116,6 +118,9 @@ const FIELDS: [&str; 16] = [
     "models",
     "plugins",
     "search_parameters",
+    "fallbacks",
+    "n_cmpl",
+    "provider",
 ];
 
 #[cfg(test)]

@@ -90,7 +90,8 @@ fn a_model_may_be_written_with_escapes() {
 fn the_largest_output_limit_of_any_spelling_counts() {
     let limits = r#","max_tokens":5,"max_completion_tokens":70,"max_output_tokens":6"#;
     assert_eq!(read(&body(limits)).output_limit, Some(70));
-    for field in ["max_tokens", "max_completion_tokens", "max_output_tokens"] {
+    assert_eq!(read(&body(r#","max_tokens":5,"n_predict":70"#)).output_limit, Some(70));
+    for field in super::LIMIT_FIELDS {
         assert_eq!(read(&body(&format!(r#","{field}":9"#))).output_limit, Some(9));
         assert_eq!(read(&body(&format!(r#","{field}":null"#))).output_limit, None);
         let largest = body(&format!(r#","{field}":{OUTPUT_LIMIT_MAX}"#));
@@ -171,6 +172,8 @@ fn a_field_that_two_readers_could_read_differently_is_refused() {
         "max_tokens",
         "max_completion_tokens",
         "max_output_tokens",
+        "max_new_tokens",
+        "n_predict",
         "n",
         "service_tier",
         "tools",

@@ -118,6 +118,38 @@ fn an_output_limit_is_lowered_wherever_it_is_and_set_where_it_is_not() {
 }
 
 #[test]
+fn a_limit_that_only_some_servers_know_is_said_in_the_words_of_the_protocol_too() {
+    let check = |route, given: &str, expected: &str| {
+        let body = |limits: &str| {
+            let more = r#""model":"m","messages":[1],"input":"a","prompt":"a""#;
+            format!("{{{more}{limits}}}")
+        };
+        let given = body(given);
+        let peeked = peek::read(route, None, given.as_bytes()).expect("a request");
+        let field = *route.limit_fields().last().expect("a name");
+        let splices = known_limit(&peeked, route, field).into_iter().collect();
+        let edited = apply(given.as_bytes(), splices);
+        assert_eq!(String::from_utf8_lossy(&edited), body(expected), "{route:?}");
+    };
+    use Route::{ChatCompletions, Completions, Responses};
+    for kept in ["", r#","max_tokens":null"#, r#","max_tokens":5,"n_predict":9"#] {
+        check(ChatCompletions, kept, kept);
+    }
+    check(ChatCompletions, r#","max_completion_tokens":5"#, r#","max_completion_tokens":5"#);
+    for foreign in ["max_output_tokens", "max_new_tokens", "n_predict"] {
+        let given = format!(r#","{foreign}":5"#);
+        check(ChatCompletions, &given, &format!(r#"{given},"max_completion_tokens":5"#));
+        check(Completions, &given, &format!(r#"{given},"max_tokens":5"#));
+    }
+    check(Responses, r#","max_output_tokens":5"#, r#","max_output_tokens":5"#);
+    check(
+        Responses,
+        r#","max_output_tokens":null,"max_tokens":5"#,
+        r#","max_output_tokens":5,"max_tokens":5"#,
+    );
+}
+
+#[test]
 fn usage_is_asked_for_and_the_output_limited_at_one_place() {
     let body = r#"{"model":"m","messages":[1],"stream":true}"#;
     let peeked = peeked(body);
