@@ -10,18 +10,20 @@ impl Offer {
     ///
     /// Input is bounded by what is in the body, each image by what `image_tokens` says of its
     /// detail, audio by its length; and all of it by the model's context, which alone bounds what
-    /// the body only refers to and an image of a model without `image_tokens`.
+    /// the body only refers to and an image of a model without `image_tokens`. A second of audio
+    /// that has begun counts whole: upstreams tell whole seconds.
     pub fn most(&self, demand: &Demand, output_limit_total: u64) -> Counts {
         let context = self.model.context_length;
         let (low, high) = match self.model.image_tokens {
             Some(bound) => (bound.low, bound.high),
             None => (context, context),
         };
+        let audio_ms = demand.audio_ms_max.div_ceil(SECOND_MS).saturating_mul(SECOND_MS);
         let in_body = demand
             .text_bytes
             .saturating_add(demand.images_low.saturating_mul(low))
             .saturating_add(demand.images_high.saturating_mul(high))
-            .saturating_add(demand.audio_ms_max.div_ceil(AUDIO_MS_PER_UNIT_MIN));
+            .saturating_add(audio_ms.div_ceil(AUDIO_MS_PER_UNIT_MIN));
         let input = if demand.is_open { context } else { in_body.min(context) };
         Counts {
             input,
@@ -32,7 +34,7 @@ impl Offer {
                 WebSearches::UpTo(searches) => searches,
                 WebSearches::Unbounded => self.model.web_searches_max,
             },
-            audio_ms: demand.audio_ms_max,
+            audio_ms,
             ..demand.counted()
         }
     }
@@ -134,6 +136,8 @@ fn at_most(counts: Counts, most: &Counts) -> Counts {
 }
 
 const BYTES_PER_UNIT: u64 = 4;
+
+const SECOND_MS: u64 = 1000;
 
 /// Ten units of input for a second of audio, as OpenAI counts.
 const AUDIO_MS_PER_UNIT: u64 = 100;

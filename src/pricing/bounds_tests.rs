@@ -32,14 +32,15 @@ fn the_most_is_what_the_request_bounds_and_what_the_model_can_hold() {
         ..Demand::default()
     };
     let most = Counts {
-        input: 500 + 100 + 2 * 1_000 + 51,
+        input: 500 + 100 + 2 * 1_000 + 100,
         output: 70,
         input_images: 3,
         images: 3,
         characters: 4,
         search_units: 5,
         web_searches: 6,
-        audio_ms: 1_001,
+        // A second that has begun is told as a whole one.
+        audio_ms: 2_000,
         ..Counts::NONE
     };
     assert_eq!(with_images().most(&demand, 70), most);
