@@ -165,7 +165,10 @@ impl<L: Ledger> Edge<L> {
         let peeked = peek::read(route, content_type(head)?, &body).map_err(peek_refusal)?;
         let prices = self.prices.now();
         let offer = api::sold(&prices, &peeked.model, route)?.clone();
-        let limit = peeked.output_limit.unwrap_or(offer.model.max_output_tokens);
+        let limit = match route.has_output() {
+            true => peeked.output_limit.unwrap_or(offer.model.max_output_tokens),
+            false => 0,
+        };
         let output = limit.saturating_mul(peeked.n.max(peeked.demand.images));
         let most = offer.most(&peeked.demand, output);
         let bids = self.bids(&offer, &peeked, &most)?;
