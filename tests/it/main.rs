@@ -22,6 +22,7 @@ mod limits;
 mod metering;
 mod outage;
 mod rate_limits;
+mod receipts;
 mod recovery;
 mod rolling;
 mod routes;

@@ -3,7 +3,7 @@
 
 use crate::support::{
     Answer, Ask, Events, Given, Kind, Pay, Rates, Setting, Sold, Value, Way, World, given_streamed,
-    given_whole, json, priced, tariff,
+    given_whole, json, priced, tariff, with,
 };
 
 /// Models at the tests' tariff, by what the upstream does with them.
@@ -195,6 +195,42 @@ async fn what_an_upstream_says_that_it_costs_is_charged_with_its_margin() {
             let (answer, cost) = world.buy_ask(way, &ask).await;
             answer.expect(200);
             assert_eq!(cost, owed, "{kind:?} {way:?}");
+        }
+    }
+}
+
+/// Where only what the request itself says has a price, no usage is missed: characters to speak,
+/// images that came, documents to rank, and the fee.
+#[tokio::test]
+async fn what_is_counted_here_is_charged_without_any_usage() {
+    let price = json!({
+        "currency": "sat", "input": 0, "output": 0, "request": 11, "characters": 15_013,
+        "input_image": 3, "search_unit": 17, "images": [{"price": 41}],
+    });
+    let model = with(
+        priced("counted-no-usage", price.clone()),
+        json!({"routes": [
+            "images", "image_edits", "speech", "moderations", "rerank", "embeddings", "chat",
+        ]}),
+    );
+    let world = World::with(Setting { more_models: vec![model], ..Setting::default() }).await;
+    let rates = Rates::of_sats(&price);
+    let sold = [
+        Sold::Images,
+        Sold::ImageEdits,
+        Sold::Speech,
+        Sold::Moderations,
+        Sold::Rerank,
+        Sold::Embeddings,
+        Sold::Chat,
+    ];
+    for kind in Kind::all().filter(|kind| sold.contains(&kind.sold)) {
+        let ask = kind.ask("counted-no-usage");
+        for way in Way::BOTH {
+            let (answer, cost) = world.buy_ask(way, &ask).await;
+            answer.expect(200);
+            let owed = rates.cost(&ask.estimated(Given { events: 1, text_bytes: 0 }));
+            assert_eq!(cost, owed, "{way:?} {kind:?}");
         }
     }
 }

@@ -7,6 +7,7 @@
 mod answer;
 mod asks;
 mod books;
+mod dice;
 mod fleet;
 mod gateway;
 mod kinds;
@@ -22,9 +23,10 @@ mod world;
 
 pub(crate) use answer::{Answer, Events};
 pub(crate) use books::Later;
+pub(crate) use dice::Dice;
 pub(crate) use fleet::{Fleet, Servers, is_full_chaos};
 pub(crate) use gateway::Gateway;
-pub(crate) use kinds::{Ask, File, Kind, Sold};
+pub(crate) use kinds::{Ask, Kind, Sold};
 pub(crate) use order::{Pay, chat, model_of, streamed, with};
 pub(crate) use price::{PRICE, Price, length, prompt_tokens};
 pub(crate) use purse::{PURSE_SATS, Purse, Way};
