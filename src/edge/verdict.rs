@@ -1,7 +1,7 @@
 //! What a request is charged for, and how far the figure can be trusted: the one place where a
 //! missing or broken usage becomes a cost.
 
-use lua_free_filters::{Counts, Delivered, Peeked, Usage};
+use lua_free_filters::{Counts, Peeked, Usage};
 
 use super::context::Ticket;
 use super::order::Order;
@@ -26,7 +26,7 @@ impl Ticket {
             Usage::Nothing => return None,
             Usage::Reported(counts) => (pricing::completed(demand, counts), UsageSource::Upstream),
             Usage::Partial { known, .. } if !price.needs_usage() => {
-                (offer.estimate(demand, known, &Delivered::default(), most), UsageSource::Counted)
+                (pricing::counted(demand, known, most), UsageSource::Counted)
             }
             Usage::Partial { delivered, known } => match offer.model.missing_usage {
                 MissingUsage::Estimate => {

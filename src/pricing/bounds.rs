@@ -95,6 +95,14 @@ pub fn completed(demand: &Demand, said: &Counts) -> Counts {
     Counts { cost_nano_usd: said.cost_nano_usd, ..surely(demand, said, 0) }
 }
 
+/// What was used of what needs no usage to be told, once something was delivered: what the request
+/// itself counts, what was said of parts, and all images that were asked for unless some were
+/// counted. Never more than `most`.
+pub fn counted(demand: &Demand, known: &Counts, most: &Counts) -> Counts {
+    let images = if known.images > 0 { known.images } else { demand.images };
+    at_most(Counts { images, ..surely(demand, known, 0) }, most)
+}
+
 fn is_nothing(known: &Counts, delivered: &Delivered) -> bool {
     *known == Counts::NONE && *delivered == Delivered::default()
 }

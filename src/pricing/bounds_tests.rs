@@ -96,6 +96,19 @@ fn what_the_upstream_said_goes_before_what_is_guessed() {
 }
 
 #[test]
+fn what_needs_no_usage_is_counted_from_the_request_and_guesses_nothing() {
+    let demand = Demand { characters: 30, search_units: 2, images: 3, images_low: 1, ..text(40) };
+    let most = with_images().most(&demand, 5);
+    let asked =
+        Counts { characters: 30, search_units: 2, images: 3, input_images: 1, ..Counts::NONE };
+    assert_eq!(counted(&demand, &Counts::NONE, &most), asked);
+    let came = Counts { images: 2, ..Counts::NONE };
+    assert_eq!(counted(&demand, &came, &most), Counts { images: 2, ..asked });
+    let more = Counts { images: 4, ..Counts::NONE };
+    assert_eq!(counted(&demand, &more, &most), asked, "never more than was asked for");
+}
+
+#[test]
 fn an_estimate_counts_what_only_the_request_says() {
     let demand = Demand {
         images_low: 1,

@@ -19,7 +19,7 @@ use lua_free_filters::Demand;
 use crate::config;
 use crate::money::{Msat, Rate};
 
-pub use bounds::completed;
+pub use bounds::{completed, counted};
 pub use list::{Lookup, PriceList};
 pub use rates::WrongPrice;
 pub use show::Shown;
