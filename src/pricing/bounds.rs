@@ -31,7 +31,7 @@ impl Offer {
             images: demand.images,
             web_searches: match demand.web_searches {
                 WebSearches::None => 0,
-                WebSearches::UpTo(searches) => searches,
+                WebSearches::Always(searches) | WebSearches::UpTo(searches) => searches,
                 WebSearches::Unbounded => self.model.web_searches_max,
             },
             audio_ms,
@@ -118,6 +118,7 @@ fn surely(demand: &Demand, known: &Counts, output: u64) -> Counts {
         audio_ms: said_or(known.audio_ms, demand.audio_ms),
         characters: said_or(known.characters, counted.characters),
         search_units: said_or(known.search_units, counted.search_units),
+        web_searches: said_or(known.web_searches, counted.web_searches),
         cost_nano_usd: None,
         ..*known
     }

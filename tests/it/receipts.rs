@@ -180,7 +180,7 @@ async fn shop() -> (World, Upstream) {
     }
     let counted = json!({
         "currency": "sat", "input": 0, "request": 1.5, "characters": 1_234.567_8,
-        "images": [{"price": 3.141_592_653}],
+        "images": [{"price": 3.123_456_789}],
     });
     let only = json!({"routes": ["images", "image_edits", "speech"]});
     models.push(with(priced("counted", counted), only));

@@ -64,6 +64,7 @@ fn variants(kind: Kind) -> Vec<Ask> {
     match sold {
         Sold::Chat => {
             asks.extend([with_pictures(ask("")), ask("").with(json!({"n": 3, "max_tokens": 5}))]);
+            asks.push(ask("").with(json!({"web_search_options": {}})));
         }
         Sold::Responses | Sold::Messages => {
             asks.extend([with_pictures(ask("")), searching(ask("-web-search"))]);

@@ -23,7 +23,7 @@ pub(super) fn read(body: &[u8]) -> Result<Peeked<'_>, PeekRefusal> {
     })?;
     if members.given("web_search_options").is_some() {
         // The models that take this search once before they answer, and are billed for one.
-        peeked.demand.search(Some(1));
+        peeked.demand.search_first();
     }
     for message in elements(messages) {
         read_message(message, &mut peeked.demand)?;
@@ -214,7 +214,8 @@ mod tests {
     fn a_search_of_the_web_is_one_and_opens_the_input() {
         let body = body(r#""hi""#, r#","web_search_options":{}"#);
         let demand = read_as(ChatCompletions, &body).demand;
-        assert_eq!((demand.web_searches, demand.is_open), (WebSearches::UpTo(1), true));
+        assert_eq!((demand.web_searches, demand.is_open), (WebSearches::Always(1), true));
+        assert_eq!(demand.counted().web_searches, 1);
     }
 
     #[test]

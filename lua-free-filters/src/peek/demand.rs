@@ -52,6 +52,8 @@ pub enum WebSearches {
     /// The request allows none.
     #[default]
     None,
+    /// It makes so many, and no usage tells them.
+    Always(u64),
     /// The request says how many at most.
     UpTo(u64),
     /// It may, and nothing in the request bounds them.
@@ -61,7 +63,12 @@ pub enum WebSearches {
 impl Demand {
     /// What the request alone says was used once it was served.
     pub fn counted(&self) -> Counts {
+        let web_searches = match self.web_searches {
+            WebSearches::Always(searches) => searches,
+            WebSearches::None | WebSearches::UpTo(_) | WebSearches::Unbounded => 0,
+        };
         Counts {
+            web_searches,
             input_images: self.images_low.saturating_add(self.images_high),
             characters: self.characters,
             search_units: self.search_units,

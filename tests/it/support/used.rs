@@ -64,7 +64,10 @@ impl Ask {
             output,
             reasoning: if thinks { self.words() / 2 * self.choices() } else { 0 },
             images: if self.kind.sold.makes_images() { self.choices() } else { 0 },
-            web_searches: if searches && self.is("-web-search") { 2 } else { 0 },
+            web_searches: match searches && self.is("-web-search") {
+                true => 2,
+                false => self.counted().web_searches,
+            },
             ..self.counted()
         };
         match self.kind.sold.listens() && !self.is("-by-tokens") {
@@ -98,7 +101,7 @@ impl Ask {
             + IMAGE_TOKENS.0 * images.0
             + IMAGE_TOKENS.1 * images.1
             + self.audio_ms().div_ceil(1000) * 50;
-        let searches = self.fields.get("tools").is_some();
+        let searches = self.fields.get("tools").is_some() || self.counted().web_searches > 0;
         let input = if searches { CONTEXT } else { input.min(CONTEXT) };
         let limit = self.limit().unwrap_or(MODEL_OUTPUT_TOKENS);
         let output = match self.kind.sold {
@@ -120,11 +123,13 @@ impl Ask {
         let (low, high) = self.input_images();
         let text = |name: &str| self.fields[name].as_str().map(str::to_owned);
         let spoken = self.kind.sold == Sold::Speech;
-        let documents = self.fields["documents"].as_array().map_or(0, |list| count(list));
+        let documents = self.fields["documents"].as_array().map_or(0, count);
         Used {
             input_images: low + high,
             audio_ms: self.audio_ms(),
             characters: if spoken { characters(&self.fields["input"]) } else { 0 },
+            // Once, before the answer.
+            web_searches: u64::from(self.fields.get("web_search_options").is_some()),
             search_units: documents.div_ceil(100),
             size: text("size"),
             quality: text("quality"),
@@ -197,8 +202,10 @@ impl Ask {
     }
 
     fn searches_max(&self) -> u64 {
-        let told = self.fields["tools"][0]["max_uses"].as_u64();
-        told.unwrap_or(WEB_SEARCHES_MAX)
+        match self.counted().web_searches {
+            0 => self.fields["tools"][0]["max_uses"].as_u64().unwrap_or(WEB_SEARCHES_MAX),
+            always => always,
+        }
     }
 
     /// Images in the prompt, of low detail and of any other.
