@@ -200,6 +200,31 @@ async fn what_an_upstream_says_that_it_costs_is_charged_with_its_margin() {
     }
 }
 
+/// Where an upstream says nothing of what it did, a model's policy says what is charged.
+#[tokio::test]
+async fn missing_usage_is_charged_by_the_policy_of_the_model_on_every_route() {
+    let policies = ["floor", "ceiling"];
+    let model = |policy: &str| {
+        let id = format!("{policy}-no-usage");
+        with(priced(&id, tariff()), json!({ "missing_usage": policy }))
+    };
+    let more_models = policies.map(model).into();
+    let world = World::with(Setting { more_models, ..Setting::default() }).await;
+    let rates = Rates::of_sats(&tariff());
+    for kind in Kind::all() {
+        for policy in policies {
+            let ask = kind.ask(&format!("{policy}-no-usage"));
+            let (answer, cost) = world.buy_ask(Way::Key, &ask).await;
+            let used = match policy {
+                "floor" => ask.floored(given(&ask, &answer.expect(200))),
+                _ => ask.most(),
+            };
+            assert_eq!(cost, rates.cost(&used), "{policy} {kind:?}");
+        }
+    }
+    world.check_balanced().await;
+}
+
 /// Where only what the request itself says has a price, no usage is missed: characters to speak,
 /// images that came, documents to rank, and the fee.
 #[tokio::test]

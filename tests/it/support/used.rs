@@ -94,6 +94,12 @@ impl Ask {
         Used { input, output, images, ..self.counted() }
     }
 
+    /// What was surely used of it: an event is one of output, and input is not known.
+    pub(crate) fn floored(&self, given: Given) -> Used {
+        let images = if self.kind.sold.makes_images() { self.choices() } else { 0 };
+        Used { output: given.events.min(self.most().output), images, ..self.counted() }
+    }
+
     /// The most that it may use.
     pub(crate) fn most(&self) -> Used {
         let images = self.input_images();
@@ -258,7 +264,7 @@ pub(crate) fn given_whole(sold: Sold, answer: &Answer) -> Given {
         _ => Vec::new(),
     };
     let text_bytes = texts.into_iter().filter_map(Value::as_str).map(super::length).sum();
-    Given { events: u64::from(body.get("error").is_none()), text_bytes }
+    Given { events: u64::from(body["error"].is_null()), text_bytes }
 }
 
 fn each(list: &Value, pick: impl Fn(&Value) -> &Value) -> Vec<&Value> {
