@@ -220,6 +220,21 @@ async fn a_spent_token_buys_no_shorter_answer() {
     assert_eq!(world.upstream.count(), 2);
 }
 
+/// Where money is set aside by the slice, less than one slice is an answer of its own.
+#[tokio::test]
+async fn a_balance_that_pays_for_no_slice_pays_for_a_shorter_answer() {
+    let mut setting = setting(LEAST);
+    setting.config["reservation"]["slice_output_tokens"] = json!(100);
+    let world = World::with(setting).await;
+    for sold in [Sold::Chat, Sold::Completions] {
+        let ask = Kind { sold, streamed: true }.ask("kinds-long");
+        check_lowered(&world, &ask, Way::Key, ceiling(&ask, 22), 22).await;
+        let rows = world.gateway.reservations();
+        assert_eq!(rows.last().unwrap().usage_source, "upstream", "it was not cut");
+    }
+    world.check_balanced().await;
+}
+
 /// Many at once for one balance: each gets what is left, and it is never below zero.
 #[tokio::test]
 async fn requests_that_share_a_balance_are_each_made_as_short_as_they_must_be() {
