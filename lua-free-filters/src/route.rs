@@ -47,6 +47,12 @@ impl Route {
         Self::Rerank,
     ];
 
+    /// Whether a model writes its answers, be it text, images or speech: then there is output to
+    /// be paid for. Vectors, scores and ranks are none.
+    pub const fn has_output(self) -> bool {
+        !matches!(self, Self::Embeddings | Self::Moderations | Self::Rerank)
+    }
+
     /// Whether its answers are text whose length a request may limit.
     pub const fn has_output_limit(self) -> bool {
         self.can_be_cut() || matches!(self, Self::Responses | Self::Messages)
@@ -132,6 +138,15 @@ mod tests {
             assert_eq!(route.upstream_path(), path);
         }
         assert_eq!(PATHS.map(|(_, route)| route), Route::ALL);
+    }
+
+    #[test]
+    fn vectors_scores_and_ranks_are_no_output() {
+        let without = [Route::Embeddings, Route::Moderations, Route::Rerank];
+        for route in Route::ALL {
+            assert_eq!(route.has_output(), !without.contains(&route), "{route:?}");
+            assert!(route.has_output() || !route.has_output_limit());
+        }
     }
 
     #[test]

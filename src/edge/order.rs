@@ -176,7 +176,10 @@ impl<L: Ledger> Edge<L> {
             let message = "asks for a longer context than this model is sold with";
             return Err(Refusal::field("anthropic-beta", message));
         }
-        let limit = peeked.output_limit.unwrap_or(offer.model.max_output_tokens);
+        let limit = match route.has_output() {
+            true => peeked.output_limit.unwrap_or(offer.model.max_output_tokens),
+            false => 0,
+        };
         let output = limit
             .saturating_mul(peeked.n.max(peeked.demand.images))
             .saturating_add(peeked.demand.foreseen_bytes);

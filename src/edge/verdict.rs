@@ -26,7 +26,7 @@ impl Ticket {
             Usage::Nothing => return None,
             Usage::Reported(counts) => (pricing::completed(demand, counts), UsageSource::Upstream),
             Usage::Partial { known, .. } if !price.needs_usage() => {
-                (pricing::counted(demand, known), UsageSource::Counted)
+                (pricing::counted(demand, known, most), UsageSource::Counted)
             }
             Usage::Partial { delivered, known } => match offer.model.missing_usage {
                 MissingUsage::Estimate => {

@@ -10,18 +10,20 @@ impl Offer {
     ///
     /// Input is bounded by what is in the body, each image by what `image_tokens` says of its
     /// detail, audio by its length; and each prompt by the model's context, which alone bounds what
-    /// the body only refers to and an image of a model without `image_tokens`.
+    /// the body only refers to and an image of a model without `image_tokens`. A second of audio
+    /// that has begun counts whole: upstreams tell whole seconds.
     pub fn most(&self, demand: &Demand, output_limit_total: u64) -> Counts {
         let context = self.model.context_length;
         let (low, high) = match self.model.image_tokens {
             Some(bound) => (bound.low, bound.high),
             None => (context, context),
         };
+        let audio_ms = demand.audio_ms_max.div_ceil(SECOND_MS).saturating_mul(SECOND_MS);
         let in_body = demand
             .text_bytes
             .saturating_add(demand.images_low.saturating_mul(low))
             .saturating_add(demand.images_high.saturating_mul(high))
-            .saturating_add(demand.audio_ms_max.div_ceil(AUDIO_MS_PER_UNIT_MIN));
+            .saturating_add(audio_ms.div_ceil(AUDIO_MS_PER_UNIT_MIN));
         let contexts = context.saturating_mul(demand.prompts.max(1));
         let input = if demand.is_open { contexts } else { in_body.min(contexts) };
         Counts {
@@ -30,10 +32,10 @@ impl Offer {
             images: demand.images,
             web_searches: match demand.web_searches {
                 WebSearches::None => 0,
-                WebSearches::UpTo(searches) => searches,
+                WebSearches::Always(searches) | WebSearches::UpTo(searches) => searches,
                 WebSearches::Unbounded => self.model.web_searches_max,
             },
-            audio_ms: demand.audio_ms_max,
+            audio_ms,
             ..demand.counted()
         }
     }
@@ -102,11 +104,12 @@ pub fn completed(demand: &Demand, said: &Counts) -> Counts {
     Counts { cost_nano_usd: said.cost_nano_usd, ..surely(demand, said, 0) }
 }
 
-/// What was delivered of a request whose price needs no usage: what it itself counts, and all
-/// images that it asked for unless some were counted.
-pub fn counted(demand: &Demand, said: &Counts) -> Counts {
-    let images = if said.images > 0 { said.images } else { demand.images };
-    Counts { images, cost_nano_usd: None, ..surely(demand, said, 0) }
+/// What was used of what needs no usage to be told, once something was delivered: what the request
+/// itself counts, what was said of parts, and all images that were asked for unless some were
+/// counted. Never more than `most`.
+pub fn counted(demand: &Demand, known: &Counts, most: &Counts) -> Counts {
+    let images = if known.images > 0 { known.images } else { demand.images };
+    at_most(Counts { images, ..surely(demand, known, 0) }, most)
 }
 
 fn is_nothing(known: &Counts, delivered: &Delivered) -> bool {
@@ -151,6 +154,8 @@ fn at_most(counts: Counts, most: &Counts) -> Counts {
 }
 
 const BYTES_PER_UNIT: u64 = 4;
+
+const SECOND_MS: u64 = 1000;
 
 /// Ten units of input for a second of audio, as OpenAI counts.
 const AUDIO_MS_PER_UNIT: u64 = 100;

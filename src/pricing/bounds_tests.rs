@@ -32,14 +32,15 @@ fn the_most_is_what_the_request_bounds_and_what_the_model_can_hold() {
         ..Demand::default()
     };
     let most = Counts {
-        input: 500 + 100 + 2 * 1_000 + 51,
+        input: 500 + 100 + 2 * 1_000 + 100,
         output: 70,
         input_images: 3,
         images: 3,
         characters: 4,
         search_units: 5,
         web_searches: 6,
-        audio_ms: 1_001,
+        // A second that has begun is told as a whole one.
+        audio_ms: 2_000,
         ..Counts::NONE
     };
     assert_eq!(with_images().most(&demand, 70), most);
@@ -99,6 +100,19 @@ fn what_the_upstream_said_goes_before_what_is_guessed() {
 }
 
 #[test]
+fn what_needs_no_usage_is_counted_from_the_request_and_guesses_nothing() {
+    let demand = Demand { characters: 30, search_units: 2, images: 3, images_low: 1, ..text(40) };
+    let most = with_images().most(&demand, 5);
+    let asked =
+        Counts { characters: 30, search_units: 2, images: 3, input_images: 1, ..Counts::NONE };
+    assert_eq!(counted(&demand, &Counts::NONE, &most), asked);
+    let came = Counts { images: 2, ..Counts::NONE };
+    assert_eq!(counted(&demand, &came, &most), Counts { images: 2, ..asked });
+    let more = Counts { images: 4, ..Counts::NONE };
+    assert_eq!(counted(&demand, &more, &most), asked, "never more than was asked for");
+}
+
+#[test]
 fn an_estimate_counts_what_only_the_request_says() {
     let demand = Demand {
         images_low: 1,
@@ -129,8 +143,7 @@ fn an_estimate_counts_what_only_the_request_says() {
 #[test]
 fn a_search_that_is_made_whatever_is_asked_is_charged_once_told_or_not() {
     let demand = Demand {
-        web_searches: WebSearches::UpTo(1),
-        web_searches_made: 1,
+        web_searches: WebSearches::Always(1),
         is_open: true,
         ..text(40)
     };

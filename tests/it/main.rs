@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where it stopped")]
 
+mod affordable;
 mod answers;
 mod api_balance;
 mod audit;
@@ -23,10 +24,13 @@ mod limits;
 mod metering;
 mod outage;
 mod rate_limits;
+mod receipts;
 mod recovery;
 mod rolling;
+mod routes;
 mod secrets;
 mod support;
 mod telemetry;
 mod tls;
+mod unsold;
 mod upstreams;

@@ -22,10 +22,8 @@ pub(super) fn read(body: &[u8]) -> Result<Peeked<'_>, PeekRefusal> {
         _ => Tool::NotSold,
     })?;
     if members.given("web_search_options").is_some() {
-        // The models that take this search once before they answer, and are billed for one. Most
-        // do not say so in their usage.
-        peeked.demand.search(Some(1));
-        peeked.demand.web_searches_made = 1;
+        // The models that take this search once before they answer, and are billed for one.
+        peeked.demand.search_first();
     }
     // What is foreseen is long, and how often a template of the client's own repeats a message, or
     // into how many pieces an image is cut at its wish, no length of the body tells.
@@ -228,8 +226,8 @@ mod tests {
     fn a_search_of_the_web_is_one_and_opens_the_input() {
         let body = body(r#""hi""#, r#","web_search_options":{}"#);
         let demand = read_as(ChatCompletions, &body).demand;
-        assert_eq!((demand.web_searches, demand.is_open), (WebSearches::UpTo(1), true));
-        assert_eq!(demand.counted().web_searches, 1, "and is made");
+        assert_eq!((demand.web_searches, demand.is_open), (WebSearches::Always(1), true));
+        assert_eq!(demand.counted().web_searches, 1);
     }
 
     #[test]

@@ -40,8 +40,6 @@ pub struct Demand {
     pub search_units: u64,
     /// Searches of the web, which are billed apart.
     pub web_searches: WebSearches,
-    /// Those of them that are made whatever is asked, by models that tell nobody how many.
-    pub web_searches_made: u64,
     /// The request chooses who serves it at an aggregator, each of whom has a price of its own.
     pub chooses_provider: bool,
     /// Text that the client foresees in the answer. What of it does not come true is billed as
@@ -65,6 +63,8 @@ pub enum WebSearches {
     /// The request allows none.
     #[default]
     None,
+    /// It makes so many, and no usage tells them.
+    Always(u64),
     /// The request says how many at most.
     UpTo(u64),
     /// It may, and nothing in the request bounds them.
@@ -74,11 +74,15 @@ pub enum WebSearches {
 impl Demand {
     /// What the request alone says was used once it was served.
     pub fn counted(&self) -> Counts {
+        let web_searches = match self.web_searches {
+            WebSearches::Always(searches) => searches,
+            WebSearches::None | WebSearches::UpTo(_) | WebSearches::Unbounded => 0,
+        };
         Counts {
+            web_searches,
             input_images: self.images_low.saturating_add(self.images_high),
             characters: self.characters,
             search_units: self.search_units,
-            web_searches: self.web_searches_made,
             ..Counts::default()
         }
     }
@@ -199,8 +203,7 @@ mod tests {
             search_units: 4,
             images: 5,
             audio_ms: 6,
-            web_searches: WebSearches::UpTo(8),
-            web_searches_made: 7,
+            web_searches: WebSearches::Always(7),
             ..Demand::default()
         };
         let counted = Counts {

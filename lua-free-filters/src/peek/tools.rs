@@ -70,10 +70,16 @@ impl Demand {
         self.web_searches = match (self.web_searches, most) {
             (WebSearches::Unbounded, _) | (_, None) => WebSearches::Unbounded,
             (WebSearches::None, Some(most)) => WebSearches::UpTo(most),
-            (WebSearches::UpTo(before), Some(more)) => {
+            (WebSearches::Always(before) | WebSearches::UpTo(before), Some(more)) => {
                 WebSearches::UpTo(before.saturating_add(more))
             }
         };
+    }
+
+    /// Has the answer begin with a search of the web that no usage will tell.
+    pub(super) fn search_first(&mut self) {
+        self.is_open = true;
+        self.web_searches = WebSearches::Always(1);
     }
 }
 

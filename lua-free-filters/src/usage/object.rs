@@ -47,7 +47,8 @@ impl Figures {
             "prompt_tokens_details" => said.read_details(value),
             "input_tokens_details" => other.read_details(value),
             "completion_tokens_details" | "output_tokens_details" => {
-                said.reasoning = member(value, "reasoning_tokens").or(said.reasoning);
+                let thought = member(value, "thinking_tokens");
+                said.reasoning = member(value, "reasoning_tokens").or(thought).or(said.reasoning);
             }
             "cache_read_input_tokens" | "prompt_cache_hit_tokens" => other.cached = count(value),
             "cache_creation_input_tokens" => other.cache_write = count(value),
@@ -317,6 +318,10 @@ mod tests {
         let plain = r#"{"input_tokens":5,"output_tokens":7,"cache_read_input_tokens":null}"#;
         let expected = Counts { input: 5, output: 7, ..Counts::NONE };
         assert_eq!(read(Route::Messages, plain), Some(expected));
+        let thought =
+            r#"{"input_tokens":5,"output_tokens":7,"output_tokens_details":{"thinking_tokens":4}}"#;
+        let expected = Counts { reasoning: 4, ..expected };
+        assert_eq!(read(Route::Messages, thought), Some(expected));
         for part in [
             r#""cache_read_input_tokens":-1,"input_tokens":5"#,
             r#""cache_creation_input_tokens":"1","input_tokens":5"#,

@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 use super::{Answer, Pay, World, within};
 
 /// A request that is on its way; given up when this is dropped.
-pub(crate) struct Later(JoinSet<reqwest::Result<Answer>>);
+pub(crate) struct Later(pub(super) JoinSet<reqwest::Result<Answer>>);
 
 impl Later {
     pub(crate) async fn answer(self) -> Answer {

@@ -5,25 +5,37 @@
 //! gateway's.
 
 mod answer;
+mod asks;
 mod books;
+mod dice;
 mod fleet;
 mod gateway;
+mod kinds;
 mod order;
 mod price;
 mod purse;
+mod rates;
 mod raw;
 mod rows;
 mod source;
+mod used;
 mod world;
 
 pub(crate) use answer::{Answer, Events};
+pub(crate) use books::Later;
+pub(crate) use dice::Dice;
 pub(crate) use fleet::{Fleet, Servers, is_full_chaos};
 pub(crate) use gateway::Gateway;
+pub(crate) use kinds::{Ask, Kind, Sold};
 pub(crate) use order::{Pay, chat, model_of, streamed, with};
 pub(crate) use price::{PRICE, Price, length, prompt_tokens};
 pub(crate) use purse::{PURSE_SATS, Purse, Way};
+pub(crate) use rates::{ImageRate, Rates, priced, tariff};
 pub(crate) use raw::{Head, Raw};
 pub(crate) use source::Source;
+pub(crate) use used::{
+    CONTEXT, Given, IMAGE_TOKENS, Used, WEB_SEARCHES_MAX, given_streamed, given_whole,
+};
 pub(crate) use world::{Balance, Key, MODEL_OUTPUT_TOKENS, Setting, World, model, upstream};
 
 pub(crate) use nutgate_sandbox::{CurrencyUnit, Misbehaviour, TokenFormat};
