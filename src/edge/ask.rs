@@ -38,7 +38,7 @@ impl<L: Ledger> Edge<L> {
         for (nth, bid) in order.bids.iter().enumerate() {
             let Some(mut asking) = bid.upstream.begin() else { continue };
             if let Err(refusal) = self.take_bid(ctx, nth).await {
-                last = refusal;
+                last = last_word(last, refusal);
                 continue;
             }
             let answered = self.ask_one(session, ctx, order, bid).await;
@@ -53,7 +53,9 @@ impl<L: Ledger> Edge<L> {
                     origin.asking = Some(asking);
                     return Ok(origin);
                 }
-                (Judged::Next(refusal), _) if ctx.presence != Presence::Gone => last = refusal,
+                (Judged::Next(refusal), _) if ctx.presence != Presence::Gone => {
+                    last = last_word(last, refusal);
+                }
                 (Judged::Next(refusal) | Judged::Final(refusal), _) => {
                     return Err(Asked::Refused(refusal));
                 }
@@ -63,18 +65,21 @@ impl<L: Ledger> Edge<L> {
         Err(Asked::Refused(last))
     }
 
-    /// From here on the request is charged by this bid, for which enough is reserved.
+    /// From here on the request is charged by this bid, for which enough is reserved. One that
+    /// cannot be paid for changes nothing.
     async fn take_bid(&self, ctx: &mut Ctx, nth: usize) -> Result<(), Refusal> {
         let Some(ticket) = ctx.ticket_mut() else { return Err(Refusal::internal()) };
-        ticket.bid = nth;
-        let needed = ticket.order.ceiling_by(&ticket.price(), ticket.covered);
+        let order = ticket.order.clone();
+        let Some(bid) = order.bids.get(nth) else { return Err(Refusal::internal()) };
+        let needed = order.ceiling_by(&bid.price, ticket.covered);
         if needed > ticket.reserved {
-            self.cover(ticket, ticket.covered).await?;
+            let raised = self.raise_to(ticket, ticket.covered, needed).await;
+            // A no to this bid is none to the next slice of another.
+            ticket.asks_ahead = true;
+            raised?;
         }
-        ctx.candidate = ctx
-            .ticket()
-            .and_then(|ticket| ticket.order.bids.get(nth))
-            .map(|bid| bid.upstream.clone());
+        ticket.bid = nth;
+        ctx.candidate = Some(bid.upstream.clone());
         Ok(())
     }
 
@@ -117,6 +122,17 @@ async fn read_ahead(
         }
     }
     Ok(body.freeze())
+}
+
+/// Which of two refusals a client is told when nobody has served it: the one that says when to
+/// come back, and the soonest of those; else the later one.
+fn last_word(before: Refusal, later: Refusal) -> Refusal {
+    let is_limit = |refusal: &Refusal| refusal.kind() == Kind::RateLimitExceeded;
+    match (is_limit(&before), is_limit(&later)) {
+        (true, true) if before.retry_after() > later.retry_after() => later,
+        (true, _) => before,
+        (false, _) => later,
+    }
 }
 
 enum Judged {
