@@ -218,6 +218,16 @@ fn check_rows(world: &World, done: &[Done]) {
     }
 }
 
+/// Who stayed and was charged has an answer, and who has none of the upstream's was not.
+fn check_seen(seen: &Seen, due: &Due, plan: &Plan) {
+    match (seen.status, due) {
+        (None, _) => assert!(seen.left, "{plan:?}"),
+        (Some(200), due) => assert!(!matches!(due, Due::Nothing), "{plan:?}"),
+        (Some(429 | 502), due) => assert!(matches!(due, Due::Nothing), "{plan:?} {due:?}"),
+        (Some(status), _) => panic!("{status}: {plan:?}"),
+    }
+}
+
 /// A row of the table.
 #[derive(Default)]
 struct Row {
@@ -241,6 +251,7 @@ fn report(done: &[Done], attempts: &HashMap<String, Vec<Attempt>>, words: &[Stri
         let due = due::due(plan, seen, attempts, words);
         let made: Vec<&Produced> = attempts.iter().map(|attempt| &attempt.produced).collect();
         assert!(due.allows(*charged), "{charged}, not {due:?}: {plan:?} {seen:?} {made:?}");
+        check_seen(seen, &due, plan);
         let row = rows.entry(plan.policy).or_default();
         row.requests += 1;
         match due {
