@@ -2,8 +2,8 @@
 //! passing on.
 //!
 //! The next one is asked only when the last cannot have done any work that somebody bills: it
-//! could not be connected to, or it said 429, 502, 503 or 504. Whoever charges more than what is
-//! reserved is asked after the reservation was raised, and the one that answers is the one whose
+//! could not be connected to, or it said 429, 502, 503, 504 or 529. Whoever charges more than what
+//! is reserved is asked after the reservation was raised, and the one that answers is the one whose
 //! price counts.
 
 use bytes::{Bytes, BytesMut};
@@ -166,7 +166,7 @@ fn judge(head: &ResponseHeader, first_byte: std::time::Duration) -> (Outcome, Ju
             let refusal = upstream("upstream_refused", "the upstream refused this gateway");
             (Outcome::Refused { status }, Judged::Final(refusal))
         }
-        502..=504 => (Outcome::Failed(Failure::Status), Judged::Next(failed())),
+        502..=504 | OVERLOADED => (Outcome::Failed(Failure::Status), Judged::Next(failed())),
         // A 500 may be about this one request, so it is no reason to leave the upstream alone.
         _ => (Outcome::Declined, Judged::Final(failed())),
     }
@@ -210,6 +210,9 @@ fn retry_after_s(head: &ResponseHeader) -> u32 {
     let seconds = value.and_then(|value| value.to_str().ok()?.trim().parse::<u32>().ok());
     seconds.unwrap_or(1).clamp(1, RETRY_AFTER_S_MAX)
 }
+
+/// What Anthropic says instead of 503.
+const OVERLOADED: u16 = 529;
 
 /// An upstream that wants to be left alone for longer is passed on as this: an hour.
 const RETRY_AFTER_S_MAX: u32 = 3600;

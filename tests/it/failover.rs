@@ -1,139 +1,23 @@
 //! Several upstreams for one model: the next one serves when one cannot, once, and at its own
 //! price; nobody is asked in vain, and no mistake is repeated at somebody else's.
 
-use std::collections::BTreeMap;
+mod pair;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use nutgate_sandbox::upstream::{DEFAULT_API_KEY, Ended};
+use nutgate_sandbox::upstream::{Ended, Produced};
 use nutgate_sandbox::{Upstream, UpstreamOptions};
 use reqwest::Method;
 use tokio::task::JoinSet;
 
 use crate::support::{
-    Answer, Key, LOOK_AGAIN, MODEL_OUTPUT_TOKENS, PRICE, Pay, Price, Setting, Value, Way, World,
-    chat, json, length, model, prompt_tokens, streamed, upstream, with, within,
+    Answer, Key, LOOK_AGAIN, PRICE, Pay, Way, World, chat, json, length, prompt_tokens, streamed,
+    with, within,
 };
 use crate::telemetry::{reaches, value};
 
-/// What the second upstream charges.
-const DEAR: Price = Price { request: 23_000, input: 4, output: 14 };
-
-fn dear() -> Value {
-    json!({"currency": "sat", "request": 23, "input": 4_000, "output": 14_000})
-}
-
-/// Two upstreams, the second dearer, and models that both of them serve.
-struct Pair {
-    world: World,
-    first: Upstream,
-    second: Upstream,
-}
-
-/// How the two are left alone, and how the first answers beside that.
-struct Terms {
-    failures: u64,
-    cooldown: &'static str,
-    first: UpstreamOptions,
-    second: UpstreamOptions,
-    /// Merged into the first one's configuration.
-    first_config: Value,
-}
-
-impl Default for Terms {
-    fn default() -> Self {
-        Self {
-            failures: 1000,
-            cooldown: "1h",
-            first: UpstreamOptions::default(),
-            second: UpstreamOptions::default(),
-            first_config: json!({}),
-        }
-    }
-}
-
-impl Pair {
-    async fn start() -> Self {
-        Self::with(Terms::default()).await
-    }
-
-    async fn with(terms: Terms) -> Self {
-        let first = Upstream::start(terms.first).await.unwrap();
-        let second = Upstream::start(terms.second).await.unwrap();
-        let health = json!({"failures": terms.failures, "cooldown": terms.cooldown});
-        let config = |name, at| {
-            with(upstream(name, at, DEFAULT_API_KEY), json!({ "health": health.clone() }))
-        };
-        let more_upstreams =
-            vec![with(config("first", &first), terms.first_config), config("second", &second)];
-        let both = json!([{"name": "first"}, {"name": "second", "price": dear()}]);
-        let turned = json!([{"name": "second", "price": dear()}, {"name": "first"}]);
-        let serve = |id: &str, members: Value| with(model(id, &[]), members);
-        let more_models = vec![
-            serve("pair", json!({"upstreams": both, "upstream_model": "demo"})),
-            serve("pair-slow", json!({"upstreams": both, "upstream_model": "demo-slow"})),
-            serve("turned", json!({"upstreams": turned, "upstream_model": "demo"})),
-            serve(
-                "turned-ceiling",
-                json!({
-                    "upstreams": turned, "upstream_model": "demo-no-usage",
-                    "missing_usage": "ceiling",
-                }),
-            ),
-            serve(
-                "by-price",
-                json!({"upstreams": turned, "upstream_model": "demo", "select": "price"}),
-            ),
-            serve(
-                "by-weight",
-                json!({
-                    "upstreams": [{"name": "first", "weight": 3}, {"name": "second"}],
-                    "upstream_model": "demo", "select": "weight",
-                }),
-            ),
-            serve(
-                "by-latency",
-                json!({
-                    "upstreams": [
-                        {"name": "first", "upstream_model": "demo-slow"}, {"name": "second"},
-                    ],
-                    "upstream_model": "demo", "select": "latency",
-                }),
-            ),
-        ];
-        let world = World::with(Setting { more_upstreams, more_models, ..Setting::msat() }).await;
-        Self { world, first, second }
-    }
-
-    /// Buys with the key, and answers with the receipt of that.
-    async fn receipt(&self, key: &Key, body: &Value) -> Value {
-        let answer = self.world.chat(key, body).await.expect(200);
-        let id = answer.header("x-request-id").unwrap().to_owned();
-        self.world.settled(key).await;
-        let receipts = self.world.receipts(key).await;
-        let mut own = receipts.into_iter().filter(|receipt| receipt["request_id"] == id);
-        let receipt = own.next().expect("a receipt");
-        assert_eq!(own.next(), None, "billed once");
-        receipt
-    }
-
-    /// The body is served by this upstream, and charged once at its price.
-    async fn check_served(&self, key: &Key, body: &Value, by: &str, price: Price) {
-        let receipt = self.receipt(key, body).await;
-        assert_eq!(receipt["usage"]["upstream"], by, "{receipt}");
-        assert_eq!(receipt["cost_msats"], price.cost(7, 20), "{receipt}");
-    }
-}
-
-fn ceiling(price: Price, body: &Value) -> u64 {
-    price.ceiling(length(body.to_string()), MODEL_OUTPUT_TOKENS, 1)
-}
-
-/// A request whose id its client has chosen.
-async fn chat_as(world: &World, key: &Key, id: &str, body: &Value) -> Answer {
-    let request = world.request(Method::POST, "/v1/chat/completions", Pay::from(key));
-    let request = request.header("x-request-id", id).body(body.to_string());
-    Answer::read(request.send().await.unwrap()).await.unwrap()
-}
+use pair::{DEAR, Pair, Terms, ceiling};
 
 /// Who is waiting for the first upstream when it dies cannot be served any more, since it may
 /// have worked for them; everybody else is served by the second.
@@ -147,69 +31,20 @@ async fn an_upstream_that_dies_under_load_is_an_error_for_nobody_but_those_it_wa
     let world = Arc::new(pair.world);
     let mut asked = JoinSet::new();
     for nth in 0..WAITING {
-        let (world, key) = (world.clone(), key.clone());
-        asked.spawn(async move {
-            let id = format!("waiting-{nth}");
-            let answer = chat_as(&world, &key, &id, &chat("pair-slow")).await;
-            vec![(id, answer)]
-        });
+        asked.spawn(load(world.clone(), key.clone(), format!("waiting-{nth}"), 1, "pair-slow"));
     }
     within("they wait", pair.first.await_request(WAITING)).await;
     for worker in 0..WORKERS {
-        let (world, key) = (world.clone(), key.clone());
-        asked.spawn(async move {
-            let mut answers = Vec::new();
-            for nth in 0..EACH {
-                let id = format!("load-{worker}-{nth}");
-                let body = if nth % 2 == 0 { chat("pair") } else { streamed("pair") };
-                // A stream that breaks is no answer of any status.
-                let request = world.request(Method::POST, "/v1/chat/completions", Pay::from(&key));
-                let request = request.header("x-request-id", &id).body(body.to_string());
-                if let Ok(answer) = Answer::read(request.send().await.unwrap()).await {
-                    answers.push((id, answer));
-                }
-            }
-            answers
-        });
+        asked.spawn(load(world.clone(), key.clone(), format!("load-{worker}"), EACH, "pair"));
     }
     within("the load is on", pair.first.await_request(WAITING + WORKERS * 3)).await;
     pair.first.stop().await;
     let answers: BTreeMap<String, Answer> = asked.join_all().await.into_iter().flatten().collect();
-    let broken: Vec<String> = pair
-        .first
-        .produced()
-        .into_iter()
-        .filter(|produced| produced.ended != Ended::Complete)
-        .map(|produced| produced.request_id)
-        .collect();
-    world.settled(&key).await;
-    let receipts = world.receipts(&key).await;
-    let total = usize::try_from(WAITING + WORKERS * EACH).unwrap();
-    assert_eq!(receipts.len(), total, "each has one receipt");
-    let (mut spent, mut by_second) = (0, 0);
-    for receipt in &receipts {
-        let id = receipt["request_id"].as_str().unwrap();
-        let cost = receipt["cost_msats"].as_u64().unwrap();
-        spent += cost;
-        let was_broken = broken.iter().any(|broken| broken == id);
-        match answers.get(id) {
-            Some(answer) if answer.status == 200 => {
-                let price = if receipt["usage"]["upstream"] == "first" { PRICE } else { DEAR };
-                assert_eq!(cost, price.cost(7, 20), "once, at the price of who served: {receipt}");
-                by_second += u64::from(price.request == DEAR.request);
-            }
-            Some(answer) => {
-                answer.clone().expect_error(502, "upstream_error", "upstream_broke");
-                assert!(was_broken && cost == 0, "{receipt}");
-            }
-            None => assert!(was_broken, "a stream that was flowing: {receipt}"),
-        }
-    }
     for nth in 0..WAITING {
-        assert_eq!(answers[&format!("waiting-{nth}")].status, 502, "it was with the first");
+        assert_eq!(answers[&format!("waiting-{nth}-0")].status, 502, "it was with the first");
     }
+    let by_second = check_receipts(&world, &key, &pair.first, &answers).await;
     assert!(by_second > WORKERS, "{by_second}");
-    assert_eq!(world.info(&key).await.spent, spent);
     world.check_balanced().await;
 
     // Its breaker is open by now, so nobody even tries to connect.
@@ -220,6 +55,64 @@ async fn an_upstream_that_dies_under_load_is_an_error_for_nobody_but_those_it_wa
         world.chat(&key, &chat("pair")).await.expect(200);
     }
     assert_eq!(value(&world, unreachable).await, before);
+}
+
+/// So many requests one after the other, documents and streams, and the answers by their ids. A
+/// stream that breaks is no answer.
+async fn load(
+    world: Arc<World>,
+    key: Key,
+    name: String,
+    count: u64,
+    model: &str,
+) -> Vec<(String, Answer)> {
+    let mut answers = Vec::new();
+    for nth in 0..count {
+        let id = format!("{name}-{nth}");
+        let body = if nth % 2 == 0 { chat(model) } else { streamed(model) };
+        let request = world.request(Method::POST, "/v1/chat/completions", Pay::from(&key));
+        let request = request.header("x-request-id", &id).body(body.to_string());
+        if let Ok(answer) = Answer::read(request.send().await.unwrap()).await {
+            answers.push((id, answer));
+        }
+    }
+    answers
+}
+
+/// Each request has one receipt: at the price of who served it, or of nothing where the first died
+/// with it. Answers how many the second has served.
+async fn check_receipts(
+    world: &World,
+    key: &Key,
+    first: &Upstream,
+    answers: &BTreeMap<String, Answer>,
+) -> u64 {
+    let died = |produced: &Produced| produced.ended != Ended::Complete;
+    let broken: BTreeSet<String> =
+        first.produced().into_iter().filter(died).map(|produced| produced.request_id).collect();
+    let balance = world.settled(key).await;
+    let receipts = world.receipts(key).await;
+    assert_eq!(receipts.len() as u64, WAITING + WORKERS * EACH, "each has one receipt");
+    let (mut spent, mut by_second) = (0, 0);
+    for receipt in &receipts {
+        let id = receipt["request_id"].as_str().unwrap();
+        let cost = receipt["cost_msats"].as_u64().unwrap();
+        spent += cost;
+        match answers.get(id) {
+            Some(answer) if answer.status == 200 => {
+                let price = if receipt["usage"]["upstream"] == "first" { PRICE } else { DEAR };
+                assert_eq!(cost, price.cost(7, 20), "once, at the price of who served: {receipt}");
+                by_second += u64::from(price.request == DEAR.request);
+            }
+            Some(answer) => {
+                answer.clone().expect_error(502, "upstream_error", "upstream_broke");
+                assert!(broken.contains(id) && cost == 0, "{receipt}");
+            }
+            None => assert!(broken.contains(id), "a stream that was flowing: {receipt}"),
+        }
+    }
+    assert_eq!(balance.spent, spent);
+    by_second
 }
 
 const WAITING: u64 = 6;
@@ -270,6 +163,34 @@ async fn more_is_reserved_before_a_dearer_upstream_is_asked() {
 }
 
 #[tokio::test]
+async fn slices_are_reserved_at_the_price_of_who_serves() {
+    let gated = UpstreamOptions { gated: true, ..UpstreamOptions::default() };
+    let config = json!({"reservation": {"slice_output_tokens": 4}});
+    let pair = Pair::with(Terms { second: gated, config, ..Terms::default() }).await;
+    let key = pair.world.key(1000).await;
+    let body = streamed("pair-slow");
+    pair.first.fail_next(1, 503);
+    let later = pair.world.chat_later(&key, &body);
+    let two_slices = DEAR.ceiling(length(body.to_string()), 8, 1);
+    let reserved = async {
+        while pair.world.info(&key).await.reserved != two_slices {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    };
+    within("the second slice", reserved).await;
+    pair.second.open_gate();
+    assert!(later.answer().await.expect(200).events().is_done());
+    assert_eq!(pair.world.settled(&key).await.spent, DEAR.cost(7, 20));
+
+    let body = streamed("turned");
+    pair.second.fail_next(1, 503);
+    pair.check_served(&key, &body, "first", PRICE).await;
+    let row = pair.world.gateway.reservations().pop().unwrap();
+    assert!(row.amount >= DEAR.ceiling(length(body.to_string()), 4, 1), "as for the dear one");
+    pair.world.check_balanced().await;
+}
+
+#[tokio::test]
 async fn a_balance_that_does_not_cover_the_dearer_upstream_is_told_what_does() {
     let pair = Pair::start().await;
     let body = chat("pair");
@@ -313,7 +234,7 @@ async fn a_cheaper_upstream_that_serves_is_paid_its_own_price() {
 async fn what_failed_before_it_began_is_tried_elsewhere_and_nothing_else_is() {
     let pair = Pair::start().await;
     let key = pair.world.key(1000).await;
-    for status in [502, 503, 504] {
+    for status in [502, 503, 504, 529] {
         pair.first.fail_next(1, status);
         pair.check_served(&key, &chat("pair"), "second", DEAR).await;
     }
