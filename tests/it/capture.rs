@@ -222,8 +222,8 @@ fn check_rows(world: &World, done: &[Done]) {
 fn check_seen(seen: &Seen, due: &Due, plan: &Plan) {
     match (seen.status, due) {
         (None, _) => assert!(seen.left, "{plan:?}"),
-        (Some(200), due) => assert!(!matches!(due, Due::Nothing), "{plan:?}"),
-        (Some(429 | 502), due) => assert!(matches!(due, Due::Nothing), "{plan:?} {due:?}"),
+        (Some(200), due) => assert!(!matches!(due, Due::Nothing { .. }), "{plan:?}"),
+        (Some(429 | 502), due) => assert!(matches!(due, Due::Nothing { .. }), "{plan:?} {due:?}"),
         (Some(status), _) => panic!("{status}: {plan:?}"),
     }
 }
@@ -236,10 +236,36 @@ struct Row {
     told_produced: u64,
     told_charged: u64,
     untold: u64,
+    untold_made: u64,
     least: u64,
     most: u64,
     untold_charged: u64,
     ahead: u64,
+    nobodys: u64,
+    nobodys_made: u64,
+}
+
+impl Row {
+    fn cells(&self) -> String {
+        let thousandths = self.told_charged * 1000 / self.told_produced;
+        let ratio = format!("{}.{:03}", thousandths / 1000, thousandths % 1000);
+        let due = format!("{} to {}", self.least, self.most);
+        let cells: [&dyn std::fmt::Display; 12] = [
+            &self.requests,
+            &self.told,
+            &self.told_produced,
+            &self.told_charged,
+            &ratio,
+            &self.untold,
+            &self.untold_made,
+            &due,
+            &self.untold_charged,
+            &self.ahead,
+            &self.nobodys,
+            &self.nobodys_made,
+        ];
+        cells.map(ToString::to_string).join(" | ")
+    }
 }
 
 /// Asserts that each was charged what was due, and prints what came of it.
@@ -260,9 +286,13 @@ fn report(done: &[Done], attempts: &HashMap<String, Vec<Attempt>>, words: &[Stri
                 row.told_produced += cost;
                 row.told_charged += charged;
             }
-            Due::Nothing => {}
-            Due::ByPolicy { ref costs, ahead } => {
+            Due::Nothing { made } => {
+                row.nobodys += 1;
+                row.nobodys_made += made;
+            }
+            Due::ByPolicy { ref costs, made, ahead } => {
                 row.untold += 1;
+                row.untold_made += made;
                 row.least += costs.iter().min().unwrap();
                 row.most += costs.iter().max().unwrap();
                 row.untold_charged += charged;
@@ -270,30 +300,10 @@ fn report(done: &[Done], attempts: &HashMap<String, Vec<Attempt>>, words: &[Stri
             }
         }
     }
-    println!(
-        "| abort | missing usage | requests | usage told | produced msat | charged msat | ratio \
-         | by policy | due msat | charged msat | words ahead of the client, at most |\n\
-         |---|---|---|---|---|---|---|---|---|---|---|"
-    );
+    println!("{HEAD}");
     for policy in Policy::all() {
         let row = &rows[&policy];
-        let thousandths = row.told_charged * 1000 / row.told_produced;
-        println!(
-            "| {} | {} | {} | {} | {} | {} | {}.{:03} | {} | {} to {} | {} | {} |",
-            policy.abort,
-            policy.missing,
-            row.requests,
-            row.told,
-            row.told_produced,
-            row.told_charged,
-            thousandths / 1000,
-            thousandths % 1000,
-            row.untold,
-            row.least,
-            row.most,
-            row.untold_charged,
-            row.ahead,
-        );
+        println!("| {} | {} | {} |", policy.abort, policy.missing, row.cells());
         assert_eq!(row.told_charged, row.told_produced, "{policy:?}");
         assert!(row.told > 0 && row.untold > 0, "the mix has both: {policy:?}");
     }
@@ -302,3 +312,10 @@ fn report(done: &[Done], attempts: &HashMap<String, Vec<Attempt>>, words: &[Stri
 const KEY_SATS: u64 = 50_000;
 /// More than any request may cost at the dearest upstream.
 const ECASH_SATS: u64 = 40;
+
+/// All amounts in msat: of answers whose usage was told, of those that are charged by the policy,
+/// and of those that nobody got.
+const HEAD: &str = "\
+| abort | missing usage | requests | told | produced | charged | ratio \
+| by policy | produced | due | charged | words ahead of the client | for nobody | produced |
+|---|---|---|---|---|---|---|---|---|---|---|---|---|---|";

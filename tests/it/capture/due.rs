@@ -16,18 +16,19 @@ pub(super) struct Attempt {
 
 #[derive(Clone, Debug)]
 pub(super) enum Due {
-    /// Nobody produced anything that its client was to get.
-    Nothing,
+    /// Nobody produced anything, or this much, which nobody got.
+    Nothing { made: u64 },
     /// Exactly what the upstream has told.
     Told(u64),
-    /// One of these, and how many words the upstream was ahead of the client.
-    ByPolicy { costs: Vec<u64>, ahead: u64 },
+    /// One of these, for what would have cost `made` had it been told; and how many words the
+    /// upstream was ahead of a client that was watching when it left.
+    ByPolicy { costs: Vec<u64>, made: u64, ahead: u64 },
 }
 
 impl Due {
     pub(super) fn allows(&self, charged: u64) -> bool {
         match self {
-            Self::Nothing => charged == 0,
+            Self::Nothing { .. } => charged == 0,
             Self::Told(cost) => charged == *cost,
             Self::ByPolicy { costs, .. } => costs.contains(&charged),
         }
@@ -37,20 +38,23 @@ impl Due {
 /// What is due for this request. `words` are those that an answer is made of.
 pub(super) fn due(plan: &Plan, seen: &Seen, attempts: &[Attempt], words: &[String]) -> Due {
     let mut served = attempts.iter().filter(|attempt| attempt.produced.status == Some(200));
-    let Some(Attempt { price, produced }) = served.next() else { return Due::Nothing };
+    let Some(Attempt { price, produced }) = served.next() else {
+        return Due::Nothing { made: 0 };
+    };
     assert!(served.next().is_none(), "produced twice: {plan:?}");
     let answer = Came { plan, price: *price, produced, words };
     let is_whole = produced.ended == Ended::Complete;
-    let told = price.cost(produced.input, produced.output);
+    let made = price.cost(produced.input, produced.output);
     let hung_up_on = seen.left && plan.policy.abort == "cancel";
-    let ahead = produced.output - seen.words.min(produced.output);
+    let ahead = if seen.words > 0 { produced.output.saturating_sub(seen.words) } else { 0 };
     match (is_whole && produced.told_usage, hung_up_on) {
-        (true, false) => Due::Told(told),
+        (true, false) => Due::Told(made),
         (_, false) if plan.flows() || is_whole => {
-            Due::ByPolicy { costs: vec![answer.cost(produced.output, is_whole)], ahead: 0 }
+            let costs = vec![answer.cost(produced.output, is_whole)];
+            Due::ByPolicy { costs, made, ahead: 0 }
         }
         // What broke off while it was held was given to nobody.
-        (_, false) => Due::Nothing,
+        (_, false) => Due::Nothing { made },
         (is_told, true) => {
             let mut costs = Vec::new();
             if plan.flows() {
@@ -63,9 +67,9 @@ pub(super) fn due(plan: &Plan, seen: &Seen, attempts: &[Attempt], words: &[Strin
                 costs.push(answer.cost(produced.output, true));
             }
             if is_told {
-                costs.push(told);
+                costs.push(made);
             }
-            Due::ByPolicy { costs, ahead }
+            Due::ByPolicy { costs, made, ahead }
         }
     }
 }
