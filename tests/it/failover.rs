@@ -342,12 +342,15 @@ async fn requests_are_shared_out_as_the_model_says() {
     let (first, second) = (pair.first.count(), pair.second.count());
     assert_eq!((first, second), (10, 0), "the cheapest");
 
-    // Both are measured once, and the slower one only now and then after that.
+    // Both have been quick. The first is now slow for this model, which shows as soon as it is asked.
+    for _ in 0..30 {
+        pair.check_served(&key, &chat("turned"), "second", DEAR).await;
+    }
     for _ in 0..40 {
         pair.world.chat(&key, &chat("by-latency")).await.expect(200);
     }
     let slow = pair.first.count() - first;
-    assert!((1..=12).contains(&slow), "{slow} of 40");
+    assert!(slow <= 12, "{slow} of 40: now and then, to measure it again");
 
     let (first, second) = (pair.first.count(), pair.second.count());
     for _ in 0..200 {
