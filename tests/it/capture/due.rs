@@ -42,6 +42,9 @@ pub(super) fn due(plan: &Plan, seen: &Seen, attempts: &[Attempt], words: &[Strin
         return Due::Nothing { made: 0 };
     };
     assert!(served.next().is_none(), "produced twice: {plan:?}");
+    if produced.output == 0 {
+        return Due::Nothing { made: 0 };
+    }
     let answer = Came { plan, price: *price, produced, words };
     let is_whole = produced.ended == Ended::Complete;
     let made = price.cost(produced.input, produced.output);
