@@ -2,8 +2,8 @@
 //! passing on.
 //!
 //! The next one is asked only when the last cannot have done any work that somebody bills: it
-//! could not be connected to, or it said 429, 502, 503 or 504. Whoever charges more than what is
-//! reserved is asked after the reservation was raised, and the one that answers is the one whose
+//! could not be connected to, or it said 429, 502, 503, 504 or 529. Whoever charges more than what
+//! is reserved is asked after the reservation was raised, and the one that answers is the one whose
 //! price counts.
 
 use bytes::{Bytes, BytesMut};
@@ -38,7 +38,7 @@ impl<L: Ledger> Edge<L> {
         for (nth, bid) in order.bids.iter().enumerate() {
             let Some(mut asking) = bid.upstream.begin() else { continue };
             if let Err(refusal) = self.take_bid(ctx, nth).await {
-                last = refusal;
+                last = last_word(last, refusal);
                 continue;
             }
             let answered = self.ask_one(session, ctx, order, bid).await;
@@ -53,7 +53,9 @@ impl<L: Ledger> Edge<L> {
                     origin.asking = Some(asking);
                     return Ok(origin);
                 }
-                (Judged::Next(refusal), _) if ctx.presence != Presence::Gone => last = refusal,
+                (Judged::Next(refusal), _) if ctx.presence != Presence::Gone => {
+                    last = last_word(last, refusal);
+                }
                 (Judged::Next(refusal) | Judged::Final(refusal), _) => {
                     return Err(Asked::Refused(refusal));
                 }
@@ -63,18 +65,21 @@ impl<L: Ledger> Edge<L> {
         Err(Asked::Refused(last))
     }
 
-    /// From here on the request is charged by this bid, for which enough is reserved.
+    /// From here on the request is charged by this bid, for which enough is reserved. One that
+    /// cannot be paid for changes nothing.
     async fn take_bid(&self, ctx: &mut Ctx, nth: usize) -> Result<(), Refusal> {
         let Some(ticket) = ctx.ticket_mut() else { return Err(Refusal::internal()) };
-        ticket.bid = nth;
-        let needed = ticket.order.ceiling_by(&ticket.price(), ticket.covered);
+        let order = ticket.order.clone();
+        let Some(bid) = order.bids.get(nth) else { return Err(Refusal::internal()) };
+        let needed = order.ceiling_by(&bid.price, ticket.covered);
         if needed > ticket.reserved {
-            self.cover(ticket, ticket.covered).await?;
+            let raised = self.raise_to(ticket, ticket.covered, needed).await;
+            // A no to this bid is none to the next slice of another.
+            ticket.asks_ahead = true;
+            raised?;
         }
-        ctx.candidate = ctx
-            .ticket()
-            .and_then(|ticket| ticket.order.bids.get(nth))
-            .map(|bid| bid.upstream.clone());
+        ticket.bid = nth;
+        ctx.candidate = Some(bid.upstream.clone());
         Ok(())
     }
 
@@ -119,6 +124,17 @@ async fn read_ahead(
     Ok(body.freeze())
 }
 
+/// Which of two refusals a client is told when nobody has served it: the one that says when to
+/// come back, and the soonest of those; else the later one.
+fn last_word(before: Refusal, later: Refusal) -> Refusal {
+    let is_limit = |refusal: &Refusal| refusal.kind() == Kind::RateLimitExceeded;
+    match (is_limit(&before), is_limit(&later)) {
+        (true, true) if before.retry_after() > later.retry_after() => later,
+        (true, _) => before,
+        (false, _) => later,
+    }
+}
+
 enum Judged {
     /// An answer for the client: success, or its own mistake.
     Answer,
@@ -150,7 +166,7 @@ fn judge(head: &ResponseHeader, first_byte: std::time::Duration) -> (Outcome, Ju
             let refusal = upstream("upstream_refused", "the upstream refused this gateway");
             (Outcome::Refused { status }, Judged::Final(refusal))
         }
-        502..=504 => (Outcome::Failed(Failure::Status), Judged::Next(failed())),
+        502..=504 | OVERLOADED => (Outcome::Failed(Failure::Status), Judged::Next(failed())),
         // A 500 may be about this one request, so it is no reason to leave the upstream alone.
         _ => (Outcome::Declined, Judged::Final(failed())),
     }
@@ -194,6 +210,9 @@ fn retry_after_s(head: &ResponseHeader) -> u32 {
     let seconds = value.and_then(|value| value.to_str().ok()?.trim().parse::<u32>().ok());
     seconds.unwrap_or(1).clamp(1, RETRY_AFTER_S_MAX)
 }
+
+/// What Anthropic says instead of 503.
+const OVERLOADED: u16 = 529;
 
 /// An upstream that wants to be left alone for longer is passed on as this: an hour.
 const RETRY_AFTER_S_MAX: u32 = 3600;

@@ -103,7 +103,8 @@ impl Origin {
 }
 
 impl<L: Ledger> Edge<L> {
-    /// Sends a paid request to one upstream and waits for the head of its answer.
+    /// Sends a paid request to one upstream and waits for the head of its answer; unless the
+    /// client has left, whose request then goes to nobody.
     pub(super) async fn forward(
         &self,
         session: &mut Session,
@@ -115,6 +116,10 @@ impl<L: Ledger> Edge<L> {
         let asked = Stopwatch::start();
         let mut is_resent = false;
         loop {
+            // Nobody is asked for somebody who will not hear the answer.
+            if has_left(session, ctx.presence).await {
+                return Err(Broke::ClientGone);
+            }
             let peer = self.upstream_peer(session, ctx).await.map_err(|_| Broke::Unreachable)?;
             // Boxed: its state is 18 KB, which every open stream would carry along otherwise.
             let connect = Box::pin(self.connector.get_http_session(&*peer));
@@ -229,6 +234,18 @@ fn judged<T>(done: Result<pingora::Result<T>, Elapsed>) -> Result<T, Broke> {
             Err(Broke::Cut)
         }
         Err(_) => Err(Broke::TimedOut),
+    }
+}
+
+/// Whether the client has left already.
+async fn has_left(session: &mut Session, presence: Presence) -> bool {
+    if presence == Presence::Gone {
+        return true;
+    }
+    tokio::select! {
+        biased;
+        () = client_gone(session) => true,
+        () = std::future::ready(()) => false,
     }
 }
 

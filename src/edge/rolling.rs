@@ -74,8 +74,7 @@ impl Ticket {
     }
 
     fn output(&self, usage: &Usage) -> u64 {
-        let output = self.verdict(usage).map_or(0, |verdict| verdict.counts.output);
-        output.min(self.order.most.output)
+        self.delivered_output(usage).min(self.order.most.output)
     }
 
     /// What one slice more covers.
@@ -88,9 +87,9 @@ impl Ticket {
         self.order.ceiling_by(&self.price(), covered)
     }
 
-    /// Asks the ledger to pay for so much output; [`Ticket::land`] takes the answer.
-    fn raise<L: Ledger>(&mut self, ledger: &L, covered: u64) {
-        let amount = self.ceiling(covered);
+    /// Asks the ledger for `amount` in all, which pays for so much output; [`Ticket::land`] takes
+    /// the answer.
+    fn raise<L: Ledger>(&mut self, ledger: &L, covered: u64, amount: Msat) {
         let ledger = ledger.clone();
         self.reservation = match std::mem::replace(&mut self.reservation, Holding::Lost) {
             Holding::Here(mut reservation) => Holding::Away(Handle::current().spawn(async move {
@@ -171,7 +170,8 @@ impl<L: Ledger> Edge<L> {
         }
         let left = ticket.covered.saturating_sub(ticket.output(&usage));
         if ticket.rolls() && ticket.asks_ahead && left <= slice / 2 {
-            ticket.raise(self.till.ledger(), ticket.one_more(slice));
+            let covered = ticket.one_more(slice);
+            ticket.raise(self.till.ledger(), covered, ticket.ceiling(covered));
         }
     }
 
@@ -195,11 +195,21 @@ impl<L: Ledger> Edge<L> {
         }
     }
 
-    pub(super) async fn cover(&self, ticket: &mut Ticket, covered: u64) -> Result<(), Refusal> {
-        let more = ticket.ceiling(covered).saturating_sub(ticket.reserved);
-        ticket.raise(self.till.ledger(), covered);
+    async fn cover(&self, ticket: &mut Ticket, covered: u64) -> Result<(), Refusal> {
+        self.raise_to(ticket, covered, ticket.ceiling(covered)).await
+    }
+
+    /// Has `amount` reserved in all, which pays for so much output. A refusal speaks of all of it,
+    /// as one before anything was reserved does: what is set aside already is the client's too.
+    pub(super) async fn raise_to(
+        &self,
+        ticket: &mut Ticket,
+        covered: u64,
+        amount: Msat,
+    ) -> Result<(), Refusal> {
+        ticket.raise(self.till.ledger(), covered, amount);
         ticket.land().await.map_err(|short| match short {
-            Short::Denied(denied) => in_words(denied, more),
+            Short::Denied(denied) => in_words(with_reserved(denied, ticket.reserved), amount),
             Short::Unavailable(why) => {
                 log::error!("extension: {why}");
                 let message = "the ledger cannot be reached; only what was delivered is charged";
@@ -226,5 +236,16 @@ impl<L: Ledger> Edge<L> {
         let write = session.write_response_body(Some(last.into()), true);
         let (_closed, written) = tokio::join!(self.close(ctx), write);
         written
+    }
+}
+
+/// What a denial leaves, with what its request has reserved.
+fn with_reserved(denied: Denied, reserved: Msat) -> Denied {
+    match denied {
+        Denied::Insufficient { available, account_idle } => {
+            Denied::Insufficient { available: available.saturating_add(reserved), account_idle }
+        }
+        Denied::Capped { left } => Denied::Capped { left: left.saturating_add(reserved) },
+        Denied::NoAccount | Denied::Expired | Denied::Limited(_) | Denied::AlreadyEnded => denied,
     }
 }

@@ -35,9 +35,24 @@ impl Ticket {
                 MissingUsage::Floor => {
                     (offer.floor(demand, known, delivered, most), UsageSource::Floor)
                 }
-                MissingUsage::Ceiling => (*most, UsageSource::Ceiling),
+                // What was reserved: of a rolling reservation, so far.
+                MissingUsage::Ceiling => {
+                    (Counts { output: self.covered, ..*most }, UsageSource::Ceiling)
+                }
             },
         };
         Some(Verdict { counts, source, cost: price.cost(&counts) })
+    }
+
+    /// The output that this usage takes of what is paid for: what will be charged, but where that
+    /// is all that was reserved, what is estimated.
+    pub(super) fn delivered_output(&self, usage: &Usage) -> u64 {
+        let Order { offer, peeked, most, .. } = &*self.order;
+        match (usage, offer.model.missing_usage) {
+            (Usage::Partial { delivered, known }, MissingUsage::Ceiling) => {
+                offer.estimate(&peeked.demand, known, delivered, most).output
+            }
+            _ => self.verdict(usage).map_or(0, |verdict| verdict.counts.output),
+        }
     }
 }

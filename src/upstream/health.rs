@@ -38,7 +38,7 @@ pub enum Failure {
     Unreachable,
     /// No byte of an answer in time.
     TimedOut,
-    /// 502, 503 or 504.
+    /// 502, 503, 504 or 529.
     Status,
     /// It broke off, before an answer or in it; or what came is not HTTP.
     Broken,

@@ -30,6 +30,19 @@ impl World {
         Later(asked)
     }
 
+    /// What the history tells of every request of an account, newest first.
+    pub(crate) async fn receipts(&self, pay: impl Into<Pay<'_>>) -> Vec<Value> {
+        let (pay, mut query, mut told) = (pay.into(), "limit=100".to_owned(), Vec::new());
+        loop {
+            let page = self.fetch(&format!("/v1/balance/history?{query}"), pay).await;
+            let page = page.expect(200).json();
+            let entries = page["data"].as_array().unwrap().iter();
+            told.extend(entries.filter(|entry| entry["kind"] == "request").cloned());
+            let Some(cursor) = page["next_cursor"].as_str() else { return told };
+            query = format!("limit=100&cursor={cursor}");
+        }
+    }
+
     /// The audit finds nothing, whether the gateway is running or dead.
     pub(crate) async fn check_balanced(&self) {
         let (code, said) = self.gateway.run("audit").await;

@@ -32,6 +32,7 @@ pub(crate) use price::{PRICE, Price, length, prompt_tokens};
 pub(crate) use purse::{PURSE_SATS, Purse, Way};
 pub(crate) use rates::{ImageRate, Rates, priced, tariff};
 pub(crate) use raw::{Head, Raw};
+pub(crate) use rows::ReservationRow;
 pub(crate) use source::Source;
 pub(crate) use used::{
     CONTEXT, Given, IMAGE_TOKENS, Used, WEB_SEARCHES_MAX, given_streamed, given_whole,
