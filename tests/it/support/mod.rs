@@ -18,7 +18,7 @@ mod world;
 
 pub(crate) use answer::{Answer, Events};
 pub(crate) use fleet::{Fleet, Servers, is_full_chaos};
-pub(crate) use gateway::Gateway;
+pub(crate) use gateway::{Gateway, Memory};
 pub(crate) use order::{Pay, chat, model_of, streamed, with};
 pub(crate) use price::{PRICE, Price, length, prompt_tokens};
 pub(crate) use purse::{PURSE_SATS, Purse, Way};
