@@ -137,5 +137,5 @@ fn events(few: u64, full: u64) -> u64 {
 const GROWTH_KIB_MAX: u64 = 4 << 10;
 /// The same where the last events repeat the whole text: one of up to 1 MiB is held while it is
 /// read, and is copied when a cost is put into it.
-const WHOLE_TEXT_KIB_MAX: u64 = 12 << 10;
+const WHOLE_TEXT_KIB_MAX: u64 = 8 << 10;
 const BITE_BYTES: usize = 16 << 10;
