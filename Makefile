@@ -53,10 +53,10 @@ check: ## Format, lints, layering and dependency rules: the quick half of a revi
 	cargo test --locked -p nutgate --test tidy
 	$(DENY)
 
-chaos: ## Kill gateways and Redis, abort and drop under load, and count the money (minutes)
+chaos: ## Kill gateways and Redis, drop, abort and stream at length, and count the money
 	@tests/scripts/need $(BUILD_TOOLS) nextest redis-server postgres
 	NUTGATE_CHAOS=full cargo nextest run --locked --profile chaos -p nutgate --test it \
-		--no-capture chaos:: capture:: fleet::a_ledger_that_pauses
+		--no-capture chaos:: capture:: long_stream:: fleet::a_ledger_that_pauses
 
 bench: ## Measure against a plain Pingora proxy (release build; minutes)
 	@tests/scripts/need $(BUILD_TOOLS)

@@ -46,20 +46,14 @@ impl Value<'_> {
 pub(super) fn each_member<'a>(json: &'a str, mut each: impl FnMut(usize, &'a [u8], Value<'a>)) {
     let mut depth = 0_usize;
     let mut rest = json.as_bytes();
-    while let Some((gap, name, after)) = next_string(rest) {
-        for byte in gap {
-            match byte {
-                b'{' | b'[' => depth += 1,
-                b'}' | b']' => depth = depth.saturating_sub(1),
-                _ => {}
-            }
-        }
+    while let Some(inside) = enter_string(rest, &mut depth) {
+        let Some((name, after)) = leave_string(inside) else { return };
         rest = after;
         let [b':', after @ ..] = after.trim_ascii_start() else { continue };
         rest = after.trim_ascii_start();
         let value = match rest {
-            [b'"', ..] => {
-                let Some((_, inside, after)) = next_string(rest) else { return };
+            [b'"', inside @ ..] => {
+                let Some((inside, after)) = leave_string(inside) else { return };
                 rest = after;
                 Value::Text(inside)
             }
@@ -69,16 +63,27 @@ pub(super) fn each_member<'a>(json: &'a str, mut each: impl FnMut(usize, &'a [u8
     }
 }
 
-/// What stands before the next whole string, that string without its quotes, and what follows.
-fn next_string(json: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
-    let start = memchr(b'"', json)?;
-    let gap = json.get(..start)?;
-    let inside = json.get(start + 1..)?;
+/// What follows the next quote. Only a few bytes stand between two strings, and each of them is
+/// looked at for `depth`, so that a search for the quote would only be a second look.
+fn enter_string<'a>(json: &'a [u8], depth: &mut usize) -> Option<&'a [u8]> {
+    for (at, byte) in json.iter().enumerate() {
+        match byte {
+            b'"' => return json.get(at + 1..),
+            b'{' | b'[' => *depth += 1,
+            b'}' | b']' => *depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    None
+}
+
+/// The rest of a string whose first quote was read, and what follows its last one.
+fn leave_string(json: &[u8]) -> Option<(&[u8], &[u8])> {
     let mut at = 0;
     loop {
-        at += memchr2(b'"', b'\\', inside.get(at..)?)?;
-        if inside.get(at) == Some(&b'"') {
-            return Some((gap, inside.get(..at)?, inside.get(at + 1..)?));
+        at += memchr2(b'"', b'\\', json.get(at..)?)?;
+        if json.get(at) == Some(&b'"') {
+            return Some((json.get(..at)?, json.get(at + 1..)?));
         }
         at += 2;
     }

@@ -23,6 +23,14 @@ pub(crate) struct Gateway {
     starts: u32,
 }
 
+/// Memory that is in use, by pages.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Memory {
+    pub(crate) resident_kib: u64,
+    /// The most that was ever resident.
+    pub(crate) most_kib: u64,
+}
+
 impl Gateway {
     /// Starts it on `config`, to which the addresses and the data directory are added, and
     /// returns when it answers.
@@ -134,6 +142,17 @@ impl Gateway {
     pub(crate) fn sigterm(&self) {
         let id = self.child.as_ref().unwrap().id().unwrap();
         kill(Pid::from_raw(id.try_into().unwrap()), Signal::SIGTERM).unwrap();
+    }
+
+    /// What the kernel says of its memory.
+    pub(crate) fn memory(&self) -> Memory {
+        let id = self.child.as_ref().unwrap().id().unwrap();
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+        let kib = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            line.trim().strip_suffix(" kB").unwrap().parse().unwrap()
+        };
+        Memory { resident_kib: kib("VmRSS:"), most_kib: kib("VmHWM:") }
     }
 
     /// Returns when it has ended, which the test expects.

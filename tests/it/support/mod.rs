@@ -25,7 +25,7 @@ pub(crate) use answer::{Answer, Events};
 pub(crate) use books::Later;
 pub(crate) use dice::Dice;
 pub(crate) use fleet::{Fleet, Servers, is_full_chaos};
-pub(crate) use gateway::Gateway;
+pub(crate) use gateway::{Gateway, Memory};
 pub(crate) use kinds::{Ask, Kind, Sold};
 pub(crate) use order::{Pay, chat, model_of, streamed, with};
 pub(crate) use price::{PRICE, Price, length, prompt_tokens};

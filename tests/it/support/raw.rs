@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::within;
 
@@ -39,6 +39,15 @@ impl Raw {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         Ok(Self { stream, read: Vec::new() })
+    }
+
+    /// The same with so small a buffer that the other side notices soon when nothing is read.
+    pub(crate) async fn connect_narrowly(address: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(16 << 10).unwrap();
+        let stream = socket.connect(address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self { stream, read: Vec::new() }
     }
 
     /// What the other side has closed already shows when it is read from.
@@ -92,6 +101,16 @@ impl Raw {
             assert!(self.more().await, "{} of {length} bytes came", self.read.len());
         }
         let rest = self.read.split_off(length);
+        std::mem::replace(&mut self.read, rest)
+    }
+
+    /// What has come, at most so many bytes; nothing at the end of the connection.
+    pub(crate) async fn some(&mut self, most: usize) -> Vec<u8> {
+        self.read.reserve(most);
+        if self.read.is_empty() {
+            self.more().await;
+        }
+        let rest = self.read.split_off(most.min(self.read.len()));
         std::mem::replace(&mut self.read, rest)
     }
 

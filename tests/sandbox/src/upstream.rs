@@ -20,7 +20,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use crate::listening::Port;
@@ -114,6 +114,7 @@ impl Upstream {
         let mut port = Port::take(options.port)?;
         let shared = Arc::new(Shared {
             gate: watch::Sender::new(!options.gated),
+            steps: Semaphore::new(0),
             url: format!("http://127.0.0.1:{}", port.number()),
             options,
             seen: Mutex::default(),
@@ -208,6 +209,11 @@ impl Upstream {
     pub fn close_gate(&self) {
         self.shared.gate.send_replace(false);
     }
+
+    /// Lets whoever waits for a step, now or later, go on by one. See [`Misbehaviour::Stepped`].
+    pub fn step(&self) {
+        self.shared.steps.add_permits(1);
+    }
 }
 
 async fn reach(counter: &watch::Sender<u64>, goal: u64) {
@@ -219,6 +225,7 @@ struct Shared {
     options: UpstreamOptions,
     url: String,
     gate: watch::Sender<bool>,
+    steps: Semaphore,
     seen: Mutex<Vec<Seen>>,
     failing: Mutex<Failing>,
     produced: Mutex<Vec<Produced>>,

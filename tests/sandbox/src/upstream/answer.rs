@@ -8,9 +8,9 @@
 //!   no messages: prompts, texts to embed, and a query with its documents count their characters
 //!   only, a prompt that comes as numbers one for each.
 //! * Text that is made: the smaller of the limit asked for and 20 words (2000 for `-long`, N for a
-//!   streamed chat of `-events-N`), for each choice. A word is a token and, when streamed, an
-//!   event. Choices are `n`, of completions the larger of `n` and `best_of` for each prompt,
-//!   though only `n` are shown.
+//!   streamed chat, response or message of `-events-N`), for each choice. A word is a token and,
+//!   when streamed, an event. Choices are `n`, of completions the larger of `n` and `best_of` for
+//!   each prompt, though only `n` are shown.
 //! * `-reasoning`: half of the words of each choice, rounded down, are made and not shown.
 //! * `-cached`: half of the input, rounded down, was read from a cache. For Anthropic another
 //!   quarter, rounded down, was written to one, and `input_tokens` is what is left of the input.

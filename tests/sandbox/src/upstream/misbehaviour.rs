@@ -81,10 +81,13 @@ pub enum Misbehaviour {
     UsdCost,
     /// An event every 50 ms, each with its moment noted in [`super::Produced::moments`].
     Paced,
+    /// After the head, each event, each piece of a document and the end wait for a
+    /// [`super::Upstream::step`].
+    Stepped,
 }
 
 impl Misbehaviour {
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 37] = [
         Self::DropsMidStream,
         Self::NoUsage,
         Self::Slow,
@@ -121,6 +124,7 @@ impl Misbehaviour {
         Self::ImageUsage,
         Self::UsdCost,
         Self::Paced,
+        Self::Stepped,
     ];
 
     /// What a model's name ends in to get it, with its dash.
@@ -162,6 +166,7 @@ impl Misbehaviour {
             Self::ImageUsage => "-image-usage",
             Self::UsdCost => "-usd-cost",
             Self::Paced => "-paced",
+            Self::Stepped => "-stepped",
         }
     }
 
@@ -188,10 +193,11 @@ impl Misbehaviour {
     }
 }
 
-/// The stream of a chat completion in as many words: the model that asks for it.
+/// A stream in as many words, of a chat, a response or a message: the model that asks for it.
 ///
 /// What follows the last `-events-`, up to [`EVENTS_MAX`]; more is taken for that. The answer is
-/// written as fast as the client reads it and needs no more memory than a short one.
+/// written as fast as the client reads it and needs no more memory than a short one, but for the
+/// events that end a response, each of which repeats its whole text.
 pub fn model_of_events(count: u64) -> String {
     format!("demo{EVENTS}{count}")
 }

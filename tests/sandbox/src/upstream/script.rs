@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use tokio::io::{self, AsyncWriteExt};
 use tokio::net::tcp::OwnedWriteHalf;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::answer::{Kind, Part, Question, Reply};
-use super::{Misbehaviour, Produced, UpstreamOptions};
+use super::{Misbehaviour, Produced, Shared, UpstreamOptions};
 
 pub(super) struct Script {
     status: u16,
@@ -30,6 +29,7 @@ enum Act {
     Stamp,
     Pause(Duration),
     Gate,
+    Step,
     /// For ever, or until the client leaves or the upstream stops.
     Hang,
 }
@@ -38,9 +38,10 @@ impl Script {
     pub(super) async fn play(
         self,
         writer: &mut OwnedWriteHalf,
-        mut gate: watch::Receiver<bool>,
+        shared: &Shared,
         produced: &mut Produced,
     ) -> io::Result<Ending> {
+        let mut gate = shared.gate.subscribe();
         for act in self.acts {
             match act {
                 Act::Write(part) => {
@@ -57,6 +58,7 @@ impl Script {
                 Act::Pause(duration) => tokio::time::sleep(duration).await,
                 // A gate that is gone with its upstream counts as open.
                 Act::Gate => drop(gate.wait_for(|open| *open).await),
+                Act::Step => shared.steps.acquire().await.map_err(io::Error::other)?.forget(),
                 Act::Hang => std::future::pending().await,
             }
         }
@@ -116,6 +118,10 @@ impl Script {
             }
             Misbehaviour::Paced => {
                 self.acts = self.acts.drain(..).flat_map(Act::paced).collect();
+            }
+            Misbehaviour::Stepped => {
+                let body = self.acts.split_off(1);
+                self.acts.extend(body.into_iter().flat_map(|act| [Act::Step, act]));
             }
             Misbehaviour::ByteByByte => {
                 self.acts = self.acts.drain(..).flat_map(Act::byte_by_byte).collect();

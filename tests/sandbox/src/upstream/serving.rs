@@ -96,7 +96,7 @@ async fn perform(
     let ending = tokio::select! {
         // In this order, so that an answer that was sent whole never counts as interrupted.
         biased;
-        ending = script.play(writer, shared.gate.subscribe(), &mut attempt.produced) => ending,
+        ending = script.play(writer, shared, &mut attempt.produced) => ending,
         () = client_left(reader) => Err(io::ErrorKind::ConnectionReset.into()),
     };
     attempt.produced.ended = match ending {

@@ -3,7 +3,6 @@
 use serde_json::{Value, json};
 
 use super::super::Misbehaviour;
-use super::words::WORDS_MAX;
 use super::{CREATED, Part, Question, Reply, characters, count, text_tokens};
 
 pub(super) fn reply(question: &Question) -> Option<Reply> {
@@ -53,38 +52,21 @@ impl Chat<'_> {
             Part { output: self.question.hidden(), ..self.chunk(choice, delta, None) }
         };
         let mut parts: Vec<Part> = (0..self.choices).map(role).collect();
-        let words = self.question.shown();
-        let first = words.min(WORDS_MAX);
-        parts.extend((0..first).flat_map(|index| self.word(index)));
-        let cycles = self.cycles(words);
-        if cycles > 0 {
-            let cycle: Vec<Part> =
-                (WORDS_MAX..2 * WORDS_MAX).flat_map(|index| self.word(index)).collect();
-            let bytes: Vec<u8> = cycle.iter().flat_map(|part| part.bytes.clone()).collect();
-            let output = cycle.iter().map(|part| part.output).sum();
-            parts.push(Part { times: cycles, ..Part::of(bytes).bringing(output) });
-        }
-        parts.extend((first + cycles * WORDS_MAX..words).flat_map(|index| self.word(index)));
+        parts.extend(self.question.each_word(|index| self.word(index)));
         parts
     }
 
-    /// How often all words are written at once, between the first and the last ones.
-    fn cycles(&self, words: u64) -> u64 {
-        let is_endless = self.question.events.is_some();
-        let cycles = (words.saturating_sub(1) / WORDS_MAX).saturating_sub(1);
-        if is_endless { cycles } else { 0 }
-    }
-
     /// The same word for every choice.
-    fn word(&self, index: u64) -> impl Iterator<Item = Part> {
-        (0..self.choices).map(move |choice| {
+    fn word(&self, index: u64) -> Vec<Part> {
+        let of = |choice| {
             let delta = json!({"content": self.question.word(index)});
             let is_last = index + 1 == self.question.shown() && choice + 1 == self.choices;
             let usage =
                 (is_last && self.question.is(Misbehaviour::UsageWithContent)).then(|| self.usage());
             let tells_usage = usage.is_some();
             self.chunk(choice, delta, usage).bringing(1).telling_usage(tells_usage)
-        })
+        };
+        (0..self.choices).map(of).collect()
     }
 
     fn closing(&self) -> Vec<Part> {

@@ -33,7 +33,13 @@ struct Messages<'q> {
 struct Block {
     whole: Value,
     begun: Value,
-    deltas: Vec<Value>,
+    filled: Filled,
+}
+
+enum Filled {
+    Already,
+    By(Value),
+    WordByWord,
 }
 
 impl Messages<'_> {
@@ -78,10 +84,8 @@ impl Messages<'_> {
             blocks.extend((0..SEARCHES).flat_map(search));
         }
         let text = |text: String| json!({"type": "text", "text": text});
-        let deltas = (0..self.question.shown())
-            .map(|index| json!({"type": "text_delta", "text": self.question.word(index)}));
         let whole = text(self.question.all_words());
-        blocks.push(Block { whole, begun: text(String::new()), deltas: deltas.collect() });
+        blocks.push(Block { whole, begun: text(String::new()), filled: Filled::WordByWord });
         blocks
     }
 
@@ -94,8 +98,6 @@ impl Messages<'_> {
         }
         let begun = json!({"type": "message_start", "message": message});
         let mut parts = vec![self.question.named(&begun)];
-        // Thinking that is not shown comes before everything that is.
-        let mut hidden = self.question.hidden();
         for (index, block) in self.blocks().iter().enumerate() {
             let begun = json!({
                 "type": "content_block_start", "index": index, "content_block": block.begun,
@@ -104,17 +106,29 @@ impl Messages<'_> {
             if index == 0 {
                 parts.push(self.question.named(&json!({"type": "ping"})));
             }
-            for delta in &block.deltas {
-                let is_text = delta["type"] == "text_delta";
-                let delta = json!({"type": "content_block_delta", "index": index, "delta": delta});
-                let part = self.question.named(&delta);
-                parts.push(if is_text { part.bringing(1 + hidden) } else { part });
-                hidden = if is_text { 0 } else { hidden };
+            match &block.filled {
+                Filled::Already => {}
+                Filled::By(delta) => parts.push(self.delta(index, delta)),
+                Filled::WordByWord => parts.extend(self.words(index)),
             }
             let ended = json!({"type": "content_block_stop", "index": index});
             parts.push(self.question.named(&ended));
         }
         parts
+    }
+
+    fn words(&self, block: usize) -> Vec<Part> {
+        // Thinking that is not shown comes before everything that is.
+        let mut hidden = self.question.hidden();
+        self.question.each_word(|index| {
+            let delta = json!({"type": "text_delta", "text": self.question.word(index)});
+            vec![self.delta(block, &delta).bringing(1 + std::mem::take(&mut hidden))]
+        })
+    }
+
+    fn delta(&self, block: usize, delta: &Value) -> Part {
+        let delta = json!({"type": "content_block_delta", "index": block, "delta": delta});
+        self.question.named(&delta)
     }
 
     fn closing(&self) -> Vec<Part> {
@@ -151,8 +165,8 @@ fn search(number: u64) -> [Block; 2] {
     });
     let found = json!({"type": "web_search_tool_result", "tool_use_id": id, "content": [page]});
     [
-        Block { whole: asked(query), begun: asked(json!({})), deltas: vec![delta] },
-        Block { whole: found.clone(), begun: found, deltas: Vec::new() },
+        Block { whole: asked(query), begun: asked(json!({})), filled: Filled::By(delta) },
+        Block { whole: found.clone(), begun: found, filled: Filled::Already },
     ]
 }
 

@@ -155,12 +155,11 @@ impl Responses<'_> {
         content.push(stream.text_event("response.content_part.added", at, "part", text_part("")));
         // Besides the text itself, reasoning was made before it.
         let mut hidden = self.question.hidden();
-        for index in 0..self.question.shown() {
+        content.extend(self.question.each_word(|index| {
             let word = self.question.word(index).into();
             let delta = stream.text_event("response.output_text.delta", at, "delta", word);
-            content.push(delta.bringing(1 + hidden));
-            hidden = 0;
-        }
+            vec![delta.bringing(1 + std::mem::take(&mut hidden))]
+        }));
         let closing = stream.closing(at);
         self.question.streamed(self.input, content, closing)
     }

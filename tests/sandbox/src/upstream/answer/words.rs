@@ -1,7 +1,7 @@
 //! The words that are made, however a route wraps them.
 
 use super::super::Misbehaviour;
-use super::{Question, Route};
+use super::{Part, Question, Route};
 
 impl Question {
     /// How many words are made for one choice.
@@ -45,6 +45,32 @@ impl Question {
         usize::try_from(BIG_BYTES / pieces.max(1)).unwrap_or(0)
     }
 
+    /// What `of` makes of each word that is shown. Of very many words those in the middle are one
+    /// part, which is written again and again.
+    pub(super) fn each_word(&self, mut of: impl FnMut(u64) -> Vec<Part>) -> Vec<Part> {
+        let words = self.shown();
+        let cycles = match self.repeats() {
+            true => (words.saturating_sub(1) / WORDS_MAX).saturating_sub(1),
+            false => 0,
+        };
+        if cycles == 0 {
+            return (0..words).flat_map(of).collect();
+        }
+        let mut parts: Vec<Part> = (0..WORDS_MAX).flat_map(&mut of).collect();
+        let cycle: Vec<Part> = (WORDS_MAX..2 * WORDS_MAX).flat_map(&mut of).collect();
+        let bytes: Vec<u8> = cycle.iter().flat_map(|part| part.bytes.clone()).collect();
+        let output = cycle.iter().map(|part| part.output).sum();
+        parts.push(Part { times: cycles, ..Part::of(bytes).bringing(output) });
+        parts.extend(((1 + cycles) * WORDS_MAX..words).flat_map(of));
+        parts
+    }
+
+    /// Whether it is a stream of `-events-`.
+    fn repeats(&self) -> bool {
+        let has_many = matches!(self.route, Route::Chat | Route::Responses | Route::Messages);
+        self.stream && has_many && self.events.is_some()
+    }
+
     fn limit(&self) -> Option<u64> {
         ["max_completion_tokens", "max_tokens", "max_output_tokens"]
             .iter()
@@ -53,7 +79,7 @@ impl Question {
 
     fn most(&self) -> u64 {
         match self.events {
-            Some(events) if self.stream && self.route == Route::Chat => events,
+            Some(events) if self.repeats() => events,
             _ if self.is(Misbehaviour::Long) => LONG_WORDS,
             _ => WORDS_MAX,
         }
@@ -65,7 +91,7 @@ fn pick<'w>(words: &[&'w str], index: u64) -> &'w str {
     words.iter().cycle().nth(index % words.len()).copied().unwrap_or_default()
 }
 
-pub(super) const WORDS_MAX: u64 = 20;
+const WORDS_MAX: u64 = 20;
 const LONG_WORDS: u64 = 2000;
 const BIG_BYTES: u64 = 4 << 20;
 

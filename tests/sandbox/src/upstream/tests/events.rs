@@ -43,6 +43,34 @@ fn a_name_asks_for_so_many_events_and_for_no_more_than_there_can_be() {
 }
 
 #[tokio::test]
+async fn a_response_and_a_message_are_as_long_and_tell_their_usage() -> Result<()> {
+    let upstream = Upstream::start(UpstreamOptions::default()).await?;
+    for words in [0_u64, 20, 41, 12_345] {
+        let asked = json!({
+            "model": model_of_events(words), "stream": true, "max_tokens": EVENTS_MAX,
+            "input": "What is it?", "messages": [{"role": "user", "content": "What is it?"}],
+        });
+        for (path, delta, last) in [
+            ("/v1/responses", "response.output_text.delta", "response.completed"),
+            ("/v1/messages", "content_block_delta", "message_delta"),
+        ] {
+            let answer = post(&upstream, path, &asked).await?;
+            assert!(answer.ended);
+            let events = answer.events();
+            let deltas = events.iter().filter(|(name, _)| name == delta).count();
+            assert_eq!(u64::try_from(deltas)?, words, "{path}");
+            let (_, last) = events.iter().find(|(name, _)| name == last).expect("the last");
+            let usage = last.get("usage").unwrap_or(&last["response"]["usage"]);
+            assert_eq!(usage["output_tokens"], words, "{path}");
+        }
+    }
+    for produced in upstream.produced() {
+        assert!(produced.told_usage && produced.model.ends_with(&produced.output.to_string()));
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_limit_shortens_a_long_stream_and_a_document_is_never_long() -> Result<()> {
     let upstream = Upstream::start(UpstreamOptions::default()).await?;
     let mut asked = question(&model_of_events(EVENTS_MAX + 1), true);
@@ -86,5 +114,30 @@ async fn a_paced_stream_notes_when_each_of_its_events_was_written() -> Result<()
         assert!(moment - before >= Duration::from_millis(50));
         before = moment;
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_stepped_stream_goes_on_by_one_event_for_each_step() -> Result<()> {
+    let upstream = Upstream::start(UpstreamOptions::default()).await?;
+    let mut asked = question(&Misbehaviour::Stepped.model(), true);
+    asked["max_tokens"] = 2.into();
+    let mut stream = ask(&upstream, &asked).await?;
+    let mut read = Vec::new();
+    // Role, two words, the reason to end, usage, `[DONE]`; and the end of the body.
+    for step in 1..=7 {
+        let before = memchr::memmem::find_iter(&read, b"data: ").count();
+        assert_eq!(before, step - 1, "nothing comes without a step");
+        upstream.step();
+        let whole: &[u8] = if step == 7 { b"\r\n0\r\n\r\n" } else { b"\n\n\r\n" };
+        loop {
+            stream.read_buf(&mut read).await?;
+            let events = memchr::memmem::find_iter(&read, b"data: ").count();
+            if events == step.min(6) && read.ends_with(whole) {
+                break;
+            }
+        }
+    }
+    upstream.await_produced(1).await;
     Ok(())
 }
