@@ -142,11 +142,7 @@ fn an_estimate_counts_what_only_the_request_says() {
 
 #[test]
 fn a_search_that_is_made_whatever_is_asked_is_charged_once_told_or_not() {
-    let demand = Demand {
-        web_searches: WebSearches::Always(1),
-        is_open: true,
-        ..text(40)
-    };
+    let demand = Demand { web_searches: WebSearches::Always(1), is_open: true, ..text(40) };
     let untold = used(10, 0, 5);
     assert_eq!(completed(&demand, &untold), Counts { web_searches: 1, ..untold });
     let told = Counts { web_searches: 3, ..untold };
