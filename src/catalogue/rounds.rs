@@ -31,8 +31,8 @@ impl Rounds {
         self.noted(began, answer)
     }
 
-    /// The next round, about `every` later, and soon after one that brought nothing. If the last good answer goes stale before there is
-    /// another, `lapse` is called, in that moment and once.
+    /// The next round, about `every` later, and soon after one that brought nothing. If the last
+    /// good answer goes stale before there is another, `lapse` is called, in that moment and once.
     pub(super) async fn next<T>(
         &mut self,
         ask: impl Future<Output = Option<T>>,

@@ -64,7 +64,7 @@ fn usage_ask<const N: usize>(members: &Members<'_, N>) -> Result<UsageAsk, PeekR
 /// Refuses what is billed apart from the model and told in no usage, and what would have another
 /// model serve, at another price. These are extensions of aggregators to the protocols.
 ///
-/// The members must have [`UNMETERED_FIELDS`].
+/// `models`, `plugins` and `search_parameters` must be among the fields of the members.
 pub(super) fn refuse_unmetered<const N: usize>(
     members: &Members<'_, N>,
 ) -> Result<(), PeekRefusal> {

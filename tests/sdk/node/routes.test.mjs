@@ -46,11 +46,11 @@ test('a streamed response says the same event by event', async () => {
   const stream = client(key).responses.stream({ model: 'demo', input: QUESTION });
   const kinds = [];
   for await (const event of stream) kinds.push(event.type);
-  const final = await stream.finalResponse();
+  const { output } = await stream.finalResponse();
   assert.equal(kinds[0], 'response.created');
   assert.equal(kinds.at(-1), 'response.completed');
   assert.equal(kinds.filter((kind) => kind === 'response.output_text.delta').length, 20);
-  assert.match(final.output_text, /^Every satoshi/);
+  assert.match(output[0].content[0].text, /^Every satoshi/);
   assert.equal(balance - (await settled(key)), priceOf(10, 20));
 });
 

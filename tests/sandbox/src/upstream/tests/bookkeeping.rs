@@ -207,6 +207,27 @@ fn questions() -> Vec<(&'static str, Value)> {
 }
 
 #[tokio::test]
+async fn more_than_can_be_asked_for_is_refused() -> Result<()> {
+    let upstream = Upstream::start(UpstreamOptions::default()).await?;
+    let chat = |n: u64| json!({"n": n, "max_tokens": 1, "messages": []});
+    let completion = |n: u64| json!({"best_of": n, "max_tokens": 1, "prompt": "?"});
+    let embedding = |n: usize| json!({"input": vec!["x"; n], "dimensions": 1});
+    let image = |n: u64| json!({"prompt": "x", "stream": true, "partial_images": n});
+    for (path, most, more) in [
+        (CHAT, chat(128), chat(129)),
+        ("/v1/completions", completion(128), completion(129)),
+        ("/v1/embeddings", embedding(2048), embedding(2049)),
+        ("/v1/images/generations", image(3), image(4)),
+    ] {
+        for (mut asked, status) in [(most, 200), (more, 400)] {
+            asked["model"] = "demo".into();
+            assert_eq!(post(&upstream, path, &asked).await?.status, status, "{path}");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn every_route_goes_wrong_by_the_name_of_its_model() -> Result<()> {
     let upstream = Upstream::start(UpstreamOptions::default()).await?;
     let ask_all = async |model: &str| -> Result<Vec<(String, Answer)>> {

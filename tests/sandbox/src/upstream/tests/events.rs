@@ -28,6 +28,20 @@ async fn a_stream_has_as_many_events_as_its_model_says() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn a_name_asks_for_so_many_events_and_for_no_more_than_there_can_be() {
+    let events = |model: &str| misbehaviour::events_of_model(model).1;
+    assert_eq!(events(&model_of_events(EVENTS_MAX - 1)), Some(EVENTS_MAX - 1));
+    assert_eq!(events(&model_of_events(EVENTS_MAX + 1)), Some(EVENTS_MAX));
+    // Which is no misbehaviour, whatever the number.
+    assert_eq!(
+        misbehaviour::events_of_model("demo-no-usage-events-400"),
+        ("demo-no-usage", Some(400))
+    );
+    assert_eq!(events("demo-events-"), None);
+    assert_eq!(events("demo-error-event"), None);
+}
+
 #[tokio::test]
 async fn a_limit_shortens_a_long_stream_and_a_document_is_never_long() -> Result<()> {
     let upstream = Upstream::start(UpstreamOptions::default()).await?;
