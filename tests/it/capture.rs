@@ -198,7 +198,7 @@ async fn found_of(world: &World, ecash: &str, charges: &mut HashMap<String, u64>
 fn note(charges: &mut HashMap<String, u64>, receipts: &[Value]) {
     for receipt in receipts {
         let id = receipt["request_id"].as_str();
-        // The ledger expired what it was not told the end of within its seconds: a disk that stalls.
+        // It expires what it was not told the end of in time: where a disk stalls.
         let id = id.unwrap_or_else(|| panic!("no end was recorded in time: {receipt}")).to_owned();
         let before = charges.insert(id, receipt["cost_msats"].as_u64().unwrap());
         assert_eq!(before, None, "billed twice: {receipt}");
