@@ -231,7 +231,7 @@ fn check_seen(seen: &Seen, due: &Due, plan: &Plan) {
         (Some(200), Due::Nothing { .. }) => assert_eq!(plan.way, "fails", "{plan:?}"),
         (Some(200), _) => {}
         (Some(429 | 502 | 503), due) => {
-            assert!(matches!(due, Due::Nothing { .. }), "{plan:?} {due:?}")
+            assert!(matches!(due, Due::Nothing { .. }), "{plan:?} {due:?}");
         }
         (Some(status), _) => panic!("{status}: {plan:?}"),
     }
