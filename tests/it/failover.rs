@@ -342,7 +342,7 @@ async fn requests_are_shared_out_as_the_model_says() {
     let (first, second) = (pair.first.count(), pair.second.count());
     assert_eq!((first, second), (10, 0), "the cheapest");
 
-    // Both have been quick. The first is now slow for this model, which shows as soon as it is asked.
+    // Both have been quick. For this model the first is slow, which shows once it is asked.
     for _ in 0..30 {
         pair.check_served(&key, &chat("turned"), "second", DEAR).await;
     }
