@@ -49,10 +49,10 @@ impl Answer {
         self.header(name).unwrap_or_else(|| panic!("no {name}")).parse().unwrap()
     }
 
-    /// The ecash in the head; with its alias, which says the same.
+    /// The ecash in the head; with its alias, which says the same. A payment request is none.
     #[track_caller]
     pub(crate) fn change(&self) -> Option<&str> {
-        let change = self.header("x-cashu");
+        let change = self.header("x-cashu").filter(|text| !text.starts_with("creqA"));
         assert_eq!(change, self.header("x-cashu-refund"), "the alias says the same");
         change
     }

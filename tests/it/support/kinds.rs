@@ -131,9 +131,7 @@ impl Kind {
                 ask.with(json!({"stream": true, "stream_options": {"include_usage": true}}))
             }
             (true, Sold::Speech) => ask.with(json!({"stream_format": "sse"})),
-            (true, Sold::Images | Sold::ImageEdits) => {
-                ask.with(json!({"stream": true, "n": 1, "partial_images": 2}))
-            }
+            (true, Sold::Images | Sold::ImageEdits) => ask.with(json!({"stream": true, "n": 1})),
             (true, _) => ask.with(json!({"stream": true})),
         }
     }
