@@ -154,7 +154,7 @@ impl Teller {
             2..4 => self.dice.pick(&self.payers)?.clone(),
             _ => parent,
         };
-        let change = if self.dice.percent(20) { Change::Revoke } else { Change::ResetCap };
+        let change = if self.dice.percent(15) { Change::Revoke } else { Change::ResetCap };
         Some(Command::Amend(Amendment { parent, child, change }))
     }
 
@@ -393,12 +393,12 @@ fn msat(amount: u64) -> Msat {
 }
 
 const BEGINNING: [(u64, Throw); 3] =
-    [(1, Teller::open), (3, Teller::open_children), (6, Teller::deposit)];
+    [(2, Teller::open), (3, Teller::open_children), (5, Teller::deposit)];
 // Expiring, and looking for what was begun, ask every shard of a fleet's ledger: few of them.
 const THROWS: [(u64, Throw); 18] = [
     (9, Teller::open),
     (21, Teller::open_children),
-    (25, Teller::amend),
+    (12, Teller::amend),
     (80, Teller::deposit),
     (300, Teller::admit),
     (80, Teller::extend),
