@@ -54,6 +54,12 @@ pub struct Family {
     pub children: Vec<(AccountId, Account)>,
 }
 
+impl Family {
+    pub(super) fn alone(account: Account) -> Self {
+        Self { account, parent: None, children: Vec::new() }
+    }
+}
+
 impl Account {
     /// What the key's cap leaves. `None`: it has no cap.
     pub fn left_under_cap(&self, now: UnixMs) -> Option<Msat> {

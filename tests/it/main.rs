@@ -9,6 +9,7 @@ mod audit;
 mod catalogue;
 mod challenge;
 mod chaos;
+mod child_keys;
 mod concurrency;
 mod crash;
 mod endings;

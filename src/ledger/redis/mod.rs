@@ -44,7 +44,7 @@ use self::address::Address;
 use self::durable::Durable;
 use self::link::{Call, Link};
 use self::replies::Parts;
-use self::scripts::ACCOUNT_FIELDS;
+use self::scripts::{ACCOUNT_FIELDS, HAS_CHILDREN};
 use self::shard::Shard;
 use super::terms::Terms;
 use super::{
@@ -189,6 +189,11 @@ impl Ledger for Redis {
 
     async fn family(&self, account: AccountId) -> Result<Option<Family>, Unavailable> {
         let shard = Shard::of(&account);
+        let mut look = redis::cmd("HMGET");
+        look.arg(shard.account(&account)).arg(&ACCOUNT_FIELDS).arg(HAS_CHILDREN);
+        if let Some(single) = Parts::of(self.0.link.run(&look).await?)?.single()? {
+            return Ok(single.map(Family::alone));
+        }
         let keys = [shard.account(&account), shard.children(&account)];
         let call = Call::new(&self.0.scripts.family, keys).arg(shard.accounts());
         Parts::of(self.0.link.run(&call).await?)?.family()

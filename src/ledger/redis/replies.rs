@@ -153,6 +153,15 @@ impl Parts {
         }))
     }
 
+    /// An account and [`super::scripts::HAS_CHILDREN`]: the account if nobody belongs to it, or
+    /// that there is none; `None` if somebody does.
+    pub(super) fn single(mut self) -> Read<Option<Option<Account>>> {
+        let has_children = self.0.next_back().ok_or_else(unreadable)? != Value::Nil;
+        let account = self.account()?;
+        let is_child = account.as_ref().is_some_and(|account| account.parent.is_some());
+        Ok((!has_children && !is_child).then_some(account))
+    }
+
     /// `None`: no such account.
     pub(super) fn family(mut self) -> Read<Option<Family>> {
         let account = Self::of(self.next()?)?.account()?;

@@ -97,6 +97,9 @@ pub(super) const ACCOUNT_FIELDS: [&str; 27] = [
     "lc", "ko", "kh", "kt", "ks", "kb", "kp", "rs", "rc", "ts", "tc",
 ];
 
+/// Beside them, of a parent whose children were ever opened.
+pub(super) const HAS_CHILDREN: &str = "hc";
+
 /// Entries of one history that are kept; beyond it the oldest are forgotten.
 pub(super) const ENTRIES_MAX: usize = 1_000;
 

@@ -9,6 +9,8 @@ for i = 4, last do
 end
 local left = math.max(0, CHILDREN_MAX - redis.call('SCARD', KEYS[2]))
 if #fresh > left then return {'many', left} end
+-- Where this is missing a look at the family needs no script.
+if #fresh > 0 then redis.call('HSET', KEYS[1], 'hc', 1) end
 for _, id in ipairs(fresh) do
   redis.call('HSET', ARGV[1] .. id, 'de', 0, 'pa', ARGV[2], unpack(ARGV, last + 1))
   redis.call('SADD', KEYS[2], id)
