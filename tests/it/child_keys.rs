@@ -347,7 +347,7 @@ async fn a_child_that_is_over_sees_and_pays_nothing_any_more() {
     let soon = UnixMs::now().whole_seconds() + 2;
     let expired = make(&world, &parent, &json!({"count": 1, "validity_date": soon})).await;
     let over = async {
-        while world.chat(&expired[0], &chat("demo")).await.status == 200 {
+        while world.fetch("/v1/balance", Pay::from(&expired[0])).await.status == 200 {
             tokio::time::sleep(LOOK_AGAIN).await;
         }
     };
@@ -364,9 +364,47 @@ async fn a_child_that_is_over_sees_and_pays_nothing_any_more() {
         ] {
             answer.expect_error(401, "authentication_failed", "key_expired");
         }
+        world.refund(key).await.expect_error(403, "forbidden", "child_key");
     }
     assert!(!world.is_spent(&ecash).await, "nothing is taken");
     assert_eq!(listed(&world, &parent).await, [id_of(&expired[0])], "it can still be revoked");
+}
+
+/// What a key may not do itself it does not do through a child either.
+#[tokio::test]
+async fn a_child_is_no_way_around_its_parents_terms() {
+    let world = World::start().await;
+    let end = UnixMs::now().whole_seconds() + 3_600;
+    let parent = key_under(&world, &json!({"validity_date": end})).await;
+    let child = make(&world, &parent, &json!({"count": 1})).await.remove(0);
+    let info = world.fetch("/v1/balance", Pay::from(&child)).await.expect(200).json();
+    assert_eq!(info["validity_date"], end, "it ends with its parent");
+    make(&world, &parent, &json!({"count": 1, "validity_date": end})).await;
+    let longer = json!({"count": 1, "validity_date": end + 1});
+    let answer = world.post(CHILD_KEY, Pay::from(&parent), &longer).await;
+    let answer = answer.expect_error(400, "invalid_request", "invalid_value");
+    assert_eq!(answer.json()["error"]["details"]["param"], "validity_date");
+    let capped = key_under(&world, &json!({"balance_limit": 1_000})).await;
+    let answer = world.post(CHILD_KEY, Pay::from(&capped), &json!({"count": 1})).await;
+    answer.expect_error(403, "forbidden", "child_key");
+}
+
+/// A key of 50 sat that a Lightning payment opened, under these terms.
+async fn key_under(world: &World, terms: &Value) -> Key {
+    let asked = with(json!({"amount_sats": 50, "purpose": "create"}), terms.clone());
+    let offered = world.post("/lightning/invoice", Pay::Nothing, &asked).await.expect(200).json();
+    let id = offered["invoice_id"].as_str().unwrap();
+    let status = format!("/lightning/invoice/{id}/status");
+    let paid = async {
+        loop {
+            let status = world.fetch(&status, Pay::Nothing).await.expect(200).json();
+            if let Some(key) = status["api_key"].as_str() {
+                return Key(key.to_owned());
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    };
+    within("the invoice is paid", paid).await
 }
 
 #[tokio::test]
