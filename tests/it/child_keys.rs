@@ -418,7 +418,7 @@ async fn a_child_key_is_never_written_down() {
     assert!(!world.gateway.log().contains(&child.0[3..]));
     for file in std::fs::read_dir(world.gateway.data_dir()).unwrap() {
         let bytes = std::fs::read(file.unwrap().path()).unwrap();
-        let secret = child.0[3..].as_bytes();
+        let secret = &child.0.as_bytes()[3..];
         assert!(!bytes.windows(secret.len()).any(|window| window == secret));
     }
 }

@@ -1,6 +1,6 @@
 //! The payment endpoints: a token becomes a key, a key shows its balance and its history, is
-//! topped up, makes child keys, and gives back what is left. Whoever shows a credential acts on its account and on
-//! no other.
+//! topped up, makes child keys, and gives back what is left. Whoever shows a credential acts on its
+//! account, and on no other but its children.
 
 mod child_keys;
 mod create;
