@@ -32,6 +32,23 @@ impl ApiKey {
         Self(format!("sk-{}", digest.split_at(KEY_DIGITS).0))
     }
 
+    /// A random key, whose account falls in the shard of `parent`'s: a child is moved together
+    /// with its parent. That leaves it 120 bits that nobody can guess.
+    ///
+    /// # Errors
+    /// The machine has no random bits to give.
+    pub fn fresh_beside(parent: &AccountId) -> Result<Self, getrandom::Error> {
+        loop {
+            let mut bits = [0; KEY_DIGITS / 2];
+            getrandom::fill(&mut bits)?;
+            let key = Self(format!("sk-{}", hex::encode(bits)));
+            // One in 256 does.
+            if key.account().shard() == parent.shard() {
+                return Ok(key);
+            }
+        }
+    }
+
     pub fn account(&self) -> AccountId {
         AccountId(hex::encode(Sha256::digest(self.0.as_bytes())))
     }
@@ -67,9 +84,7 @@ impl InvoiceId {
 
     /// An id as a client shows it, if it can be one.
     pub fn presented(text: &str) -> Option<Self> {
-        let digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-        let fits = text.len() == INVOICE_BYTES * 2 && text.bytes().all(digit);
-        fits.then(|| Self(text.to_owned()))
+        is_lower_hex(text, INVOICE_BYTES * 2).then(|| Self(text.to_owned()))
     }
 
     /// The secret itself, for the one answer that hands it to who asked for the invoice.
@@ -106,6 +121,18 @@ pub struct DepositId(String);
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct WithdrawalId(String);
+
+impl AccountId {
+    /// An account as somebody names it who was told its id.
+    pub fn presented(text: &str) -> Option<Self> {
+        is_lower_hex(text, ACCOUNT_DIGITS).then(|| Self(text.to_owned()))
+    }
+
+    /// What accounts have in common that are kept together.
+    pub fn shard(&self) -> &str {
+        self.0.get(..SHARD_DIGITS).unwrap_or(&self.0)
+    }
+}
 
 impl ReservationId {
     pub fn fresh() -> Self {
@@ -162,7 +189,14 @@ fn hashed(domain: &[u8], secret: &[u8]) -> String {
     hex::encode(Sha256::new().chain_update(domain).chain_update(secret).finalize())
 }
 
+fn is_lower_hex(text: &str, digits: usize) -> bool {
+    let digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    text.len() == digits && text.bytes().all(digit)
+}
+
 const KEY_DIGITS: usize = 32;
+const ACCOUNT_DIGITS: usize = 64;
+const SHARD_DIGITS: usize = 2;
 const INVOICE_BYTES: usize = 32;
 
 #[cfg(test)]
@@ -207,11 +241,24 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_no_invoice_id_is_none() {
+    fn a_fresh_key_is_another_each_time_and_falls_in_its_parents_shard() {
+        let parent = ApiKey::of_cashu_token("cashuBabc").account();
+        let [one, other] = [(); 2].map(|()| ApiKey::fresh_beside(&parent).unwrap());
+        assert_ne!(one, other);
+        for key in [one, other] {
+            assert_eq!(key.account().as_str()[..2], parent.as_str()[..2]);
+            assert!(is_lower_hex(key.reveal().strip_prefix("sk-").unwrap(), 32));
+        }
+    }
+
+    #[test]
+    fn what_can_be_no_id_is_none() {
         let id = "0123456789abcdef".repeat(4);
         assert!(InvoiceId::presented(&id).is_some());
+        assert_eq!(AccountId::presented(&id), Some(AccountId::stored(&id)));
         for odd in ["", &id[1..], &format!("{id}0"), &id.to_uppercase(), &id.replace('a', "g")] {
             assert_eq!(InvoiceId::presented(odd), None, "{odd}");
+            assert_eq!(AccountId::presented(odd), None, "{odd}");
         }
     }
 }

@@ -12,14 +12,14 @@ use axum::{Json, Router};
 use http::HeaderMap;
 use serde::{Deserialize, Serialize};
 
-use super::balance::{account_of, bearer, mint_not_accepted};
+use super::balance::{account_of, bearer, mint_not_accepted, payer};
 use super::input::{Input, Sats};
+use super::terms::{ResetName, terms_of};
 use super::{ApiState, Refused};
 use crate::clock::UnixMs;
 use crate::error::{Fault, Kind, Refusal};
 use crate::ids::InvoiceId;
 use crate::ledger::Ledger;
-use crate::ledger::terms::{Cap, Reset, Terms};
 use crate::money::Msat;
 use crate::till::{Goes, Invoice, InvoiceAsk, InvoiceRefused, InvoiceState};
 
@@ -64,14 +64,6 @@ enum Purpose {
     Topup,
 }
 
-#[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum ResetName {
-    Daily,
-    Weekly,
-    Monthly,
-}
-
 #[derive(Serialize)]
 struct Offered {
     invoice_id: String,
@@ -93,13 +85,16 @@ async fn invoice<L: Ledger>(
     let amount = amount_of(&asked, api.config.lightning.amount_sats_max)?;
     let purpose = asked.purpose;
     let goes = match purpose.ok_or_else(|| required("purpose", "`create` or `topup`"))? {
-        Purpose::Create => Goes::ToItsOwnKey(terms_of(&asked)?),
+        Purpose::Create => Goes::ToItsOwnKey(terms_of(
+            asked.balance_limit,
+            asked.balance_limit_reset,
+            asked.validity_date,
+        )?),
         Purpose::Topup => {
             no_terms(&asked)?;
             let shown = bearer(&api, &headers)?;
             let account = account_of(&api, &shown).await?;
-            // Balance is the parent's: what a child's key pays in, the parent's account gets.
-            Goes::ToAccount(account.parent.unwrap_or_else(|| shown.key().account()))
+            Goes::ToAccount(payer(&account, &shown.key()))
         }
     };
     let ask = InvoiceAsk { amount, goes, mint: asked.mint };
@@ -162,24 +157,6 @@ fn amount_of(asked: &Asked, amount_sats_max: u64) -> Result<Msat, Refusal> {
         ));
     }
     Ok(amount)
-}
-
-fn terms_of(asked: &Asked) -> Result<Terms, Refusal> {
-    let reset = match asked.balance_limit_reset {
-        None => Reset::Never,
-        Some(ResetName::Daily) => Reset::Daily,
-        Some(ResetName::Weekly) => Reset::Weekly,
-        Some(ResetName::Monthly) => Reset::Monthly,
-    };
-    if asked.balance_limit.is_none() && asked.balance_limit_reset.is_some() {
-        return Err(required("balance_limit", "what is to be reset"));
-    }
-    let expires = asked.validity_date.map(|seconds| UnixMs(seconds.saturating_mul(1000)));
-    if expires.is_some_and(|expires| expires <= UnixMs::now()) {
-        return Err(Refusal::field("validity_date", "must be in the future, in epoch seconds"));
-    }
-    let cap = asked.balance_limit.map(|amount| Cap { amount, reset });
-    Ok(Terms { expires, cap, ..Terms::default() })
 }
 
 /// The key has its terms already, and cannot change them.

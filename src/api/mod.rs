@@ -13,6 +13,7 @@ mod lightning;
 mod metrics;
 mod models;
 mod render;
+mod terms;
 
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -89,22 +89,14 @@ impl Book {
         self.withdrawals.get(id).map(|placed| &placed.what)
     }
 
-    /// Opens a key under terms. One that exists stays as it is. `None`: the parent does not
-    /// exist, or is a child itself.
-    pub fn open(&mut self, opening: &Opening) -> Option<Account> {
+    /// Opens a key under terms. One that exists stays as it is.
+    pub fn open(&mut self, opening: &Opening) -> Account {
         if let Some(known) = self.accounts.get(&opening.account) {
-            return Some(known.clone());
+            return known.clone();
         }
-        if let Some(parent) = &opening.parent {
-            self.accounts.get(parent).filter(|parent| parent.parent.is_none())?;
-        }
-        let account = Account {
-            parent: opening.parent.clone(),
-            terms: opening.terms.clone(),
-            ..Account::default()
-        };
+        let account = Account { terms: opening.terms.clone(), ..Account::default() };
         self.put(&opening.account, account.clone());
-        Some(account)
+        account
     }
 
     /// Adds value to an account, or to the parent of a child, opening it if it is new. `None`
@@ -403,14 +395,14 @@ impl Book {
         Ok(available)
     }
 
-    fn on(&mut self, id: &AccountId, change: impl FnOnce(&mut Account)) {
+    pub(super) fn on(&mut self, id: &AccountId, change: impl FnOnce(&mut Account)) {
         if let Some(account) = self.accounts.get_mut(id) {
             change(account);
             self.touched.accounts.insert(id.clone());
         }
     }
 
-    fn put(&mut self, id: &AccountId, account: Account) {
+    pub(super) fn put(&mut self, id: &AccountId, account: Account) {
         debug_assert!(account.is_balanced(), "account {id} does not balance: {account:?}");
         self.touched.accounts.insert(id.clone());
         self.accounts.insert(id.clone(), account);

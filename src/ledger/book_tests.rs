@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::ledger::Children;
 use crate::ledger::terms::{Cap, Reset, Terms};
 use crate::ledger::{Entry, What};
 
@@ -175,8 +176,8 @@ fn bob() -> AccountId {
 fn family(terms: Terms) -> Book {
     let mut book = Book::default();
     deposit(&mut book, "d1", 1_000);
-    let opening = Opening { account: bob(), parent: Some(alice()), terms };
-    book.open(&opening).unwrap();
+    let children = Children { parent: alice(), accounts: vec![bob()], terms };
+    book.open_children(&children).unwrap();
     book
 }
 
@@ -197,13 +198,14 @@ fn a_child_spends_its_parents_money_and_has_none_of_its_own() {
 }
 
 #[test]
-fn a_key_opened_again_keeps_its_terms_and_a_child_has_no_children() {
+fn a_key_opened_again_keeps_its_terms() {
     let cap = Some(Cap { amount: msat(10), reset: Reset::Never });
     let mut book = family(Terms { cap, ..Terms::default() });
-    let free = Opening { account: bob(), parent: None, terms: Terms::default() };
-    assert_eq!(book.open(&free).unwrap().terms.cap, cap);
-    let grandchild = Opening { account: AccountId::stored("carol"), parent: Some(bob()), ..free };
-    assert_eq!(book.open(&grandchild), None);
+    let free = Opening { account: bob(), terms: Terms::default() };
+    assert_eq!(book.open(&free).terms.cap, cap);
+    let children = Children { parent: alice(), accounts: vec![bob()], terms: Terms::default() };
+    book.open_children(&children).unwrap();
+    assert_eq!(book.account(&bob()).unwrap().terms.cap, cap);
 }
 
 #[test]

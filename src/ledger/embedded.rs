@@ -13,9 +13,9 @@ use rusqlite::Connection;
 
 use super::book::Book;
 use super::{
-    Account, Admission, Admitted, Cursor, Denied, Deposit, End, Ledger, Live, Opening, Page,
-    Receipt, Renewal, Reservation, Unavailable, Unsettled, Withdrawal, WithdrawalAsk,
-    WithdrawalDenied,
+    Account, Admission, Admitted, Amendment, Children, Cursor, Denied, Deposit, End, Family,
+    Ledger, Live, NotOpened, Opening, Page, Receipt, Renewal, Reservation, Unavailable, Unsettled,
+    Withdrawal, WithdrawalAsk, WithdrawalDenied,
 };
 use super::{journal, schema};
 use crate::clock::{Clock, UnixMs};
@@ -138,13 +138,40 @@ impl Ledger for Embedded {
         &self.live
     }
 
-    async fn open(&self, opening: Opening) -> Result<Option<Account>, Unavailable> {
+    async fn open(&self, opening: Opening) -> Result<Account, Unavailable> {
         self.apply(Durability::Disk, move |connection, book, _| {
             journal::load_account(connection, book, &opening.account)?;
-            if let Some(parent) = &opening.parent {
-                journal::load_account(connection, book, parent)?;
-            }
             Ok(book.open(&opening))
+        })
+        .await
+    }
+
+    async fn open_children(
+        &self,
+        children: Children,
+    ) -> Result<Result<Account, NotOpened>, Unavailable> {
+        self.apply(Durability::Disk, move |connection, book, _| {
+            journal::load_family(connection, book, &children.parent)?;
+            for id in &children.accounts {
+                journal::load_account(connection, book, id)?;
+            }
+            Ok(book.open_children(&children))
+        })
+        .await
+    }
+
+    async fn amend(&self, amendment: Amendment) -> Result<Option<Account>, Unavailable> {
+        self.apply(Durability::Disk, move |connection, book, _| {
+            journal::load_account(connection, book, &amendment.child)?;
+            Ok(book.amend(&amendment))
+        })
+        .await
+    }
+
+    async fn family(&self, account: AccountId) -> Result<Option<Family>, Unavailable> {
+        self.apply(Durability::Process, move |connection, book, _| {
+            let children = journal::load_family(connection, book, &account)?;
+            Ok(book.family_of(&account, &children))
         })
         .await
     }

@@ -41,6 +41,22 @@ pub(super) fn load_account(
     Ok(())
 }
 
+/// Brings an account and its children into the book, and names them: a parent's that were not
+/// revoked, in the order of their ids.
+pub(super) fn load_family(
+    connection: &Connection,
+    book: &mut Book,
+    id: &AccountId,
+) -> Result<Vec<AccountId>, StoreError> {
+    load_account(connection, book, id)?;
+    let mut statement = connection.prepare_cached(CHILDREN)?;
+    let children = statement
+        .query_map([id.as_str()], |row| row.get::<_, String>(0).map(AccountId::stored))?
+        .collect::<Result<Vec<_>, _>>()?;
+    children.iter().try_for_each(|child| load_account(connection, book, child))?;
+    Ok(children)
+}
+
 /// Brings a reservation, ended or not, its key and who pays into the book.
 pub(super) fn load_reservation(
     connection: &Connection,
@@ -451,6 +467,10 @@ const fn state_name(state: WithdrawalState) -> &'static str {
         WithdrawalState::Reverted => "reverted",
     }
 }
+
+/// By the index of this condition.
+const CHILDREN: &str = "
+SELECT id FROM accounts WHERE parent = ?1 AND expires_ms IS NOT 0 ORDER BY id";
 
 /// Each part is in the order of an index, so that SQLite merges them and reads what it answers,
 /// one row of each part more at most. The third is a payer's requests, the last a child's.

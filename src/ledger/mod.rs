@@ -8,6 +8,7 @@
 
 pub mod audit;
 pub mod book;
+mod children;
 pub mod embedded;
 mod history;
 mod journal;
@@ -25,6 +26,7 @@ use std::time::Duration;
 use crate::ids::{AccountId, DepositId, ReservationId, WithdrawalId};
 use crate::money::Msat;
 
+pub use self::children::{Amendment, CHILDREN_MAX, Change, Children, Family, NotOpened};
 pub use self::history::{Cursor, Entry, HISTORY_PAGE_MAX, NoCursor, Page, What};
 pub use self::record::{Facts, Record, USAGE_BYTES_MAX, UsageSource, record_usage};
 pub use self::reservation::{Live, Reservation};
@@ -66,11 +68,10 @@ impl Account {
     }
 }
 
-/// A key to be: an account with terms, or a child that spends its parent's money.
+/// A key to be that pays for itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Opening {
     pub account: AccountId,
-    pub parent: Option<AccountId>,
     pub terms: Terms,
 }
 
@@ -302,12 +303,28 @@ pub trait Ledger: Clone + Send + Sync + 'static {
     /// The reservations that this process holds open.
     fn live(&self) -> &Live;
 
-    /// Opens a key under terms; one that exists keeps the terms it has. `None`: no such parent,
-    /// or one that is a child itself.
-    fn open(
+    /// Opens a key under terms; one that exists keeps the terms it has.
+    fn open(&self, opening: Opening) -> impl Future<Output = Result<Account, Unavailable>> + Send;
+
+    /// Opens children of a parent, all of them or none; one that exists keeps the terms it has.
+    /// Answers the parent.
+    fn open_children(
         &self,
-        opening: Opening,
+        children: Children,
+    ) -> impl Future<Output = Result<Result<Account, NotOpened>, Unavailable>> + Send;
+
+    /// Changes a child in the name of its parent; to revoke it again changes nothing. `None`: the
+    /// parent has no such child.
+    fn amend(
+        &self,
+        amendment: Amendment,
     ) -> impl Future<Output = Result<Option<Account>, Unavailable>> + Send;
+
+    /// An account and its family, in one look.
+    fn family(
+        &self,
+        account: AccountId,
+    ) -> impl Future<Output = Result<Option<Family>, Unavailable>> + Send;
 
     /// Durable on disk when it returns. Answers what the paying account has afterwards.
     fn deposit(

@@ -65,6 +65,8 @@ CREATE TABLE IF NOT EXISTS accounts (
     entries INTEGER NOT NULL DEFAULT 0,
     CHECK (deposited = available + reserved + spent + refunded)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS accounts_of ON accounts (parent, id)
+    WHERE parent IS NOT NULL AND expires_ms IS NOT 0;
 CREATE TABLE IF NOT EXISTS reservations (
     id TEXT PRIMARY KEY,
     account TEXT NOT NULL,

@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use super::super::embedded::{self, Embedded};
 use super::super::terms::Limits;
 use super::super::{
-    Account, Admission, Admitted, Cursor, Denied, Deposit, Live, Opening, Page, Receipt, Renewal,
-    Unavailable, What, Withdrawal, WithdrawalAsk, WithdrawalDenied, reaper,
+    Account, Admission, Admitted, Amendment, Children, Cursor, Denied, Deposit, Family, Live,
+    NotOpened, Opening, Page, Receipt, Renewal, Unavailable, What, Withdrawal, WithdrawalAsk,
+    WithdrawalDenied, reaper,
 };
 use super::*;
 use crate::clock::Clock;
@@ -74,8 +75,20 @@ impl Ledger for Switch {
     fn live(&self) -> &Live {
         self.ledger.live()
     }
-    async fn open(&self, opening: Opening) -> Result<Option<Account>, Unavailable> {
+    async fn open(&self, opening: Opening) -> Result<Account, Unavailable> {
         self.through(self.ledger.open(opening)).await
+    }
+    async fn open_children(
+        &self,
+        children: Children,
+    ) -> Result<Result<Account, NotOpened>, Unavailable> {
+        self.through(self.ledger.open_children(children)).await
+    }
+    async fn amend(&self, amendment: Amendment) -> Result<Option<Account>, Unavailable> {
+        self.through(self.ledger.amend(amendment)).await
+    }
+    async fn family(&self, account: AccountId) -> Result<Option<Family>, Unavailable> {
+        self.through(self.ledger.family(account)).await
     }
     async fn deposit(&self, deposit: Deposit) -> Result<Account, Unavailable> {
         self.through(self.ledger.deposit(deposit)).await

@@ -51,6 +51,11 @@ impl Terms {
         }
     }
 
+    /// A parent took this key back.
+    pub fn is_revoked(&self) -> bool {
+        self.expires == Some(REVOKED)
+    }
+
     pub(super) fn period(&self, now: UnixMs) -> u64 {
         self.cap.map_or(0, |cap| cap.reset.period(now))
     }
@@ -162,6 +167,9 @@ impl Window {
         Duration::from_millis(self.start.plus(length).0.saturating_sub(now.0))
     }
 }
+
+/// When a revoked key expired: before every clock. Nobody can ask for this instant.
+pub const REVOKED: UnixMs = UnixMs(0);
 
 pub const REQUESTS_WINDOW: Duration = Duration::from_secs(60);
 pub const TOKENS_WINDOW: Duration = Duration::from_secs(3_600);

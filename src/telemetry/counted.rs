@@ -2,9 +2,9 @@
 
 use crate::ids::{AccountId, WithdrawalId};
 use crate::ledger::{
-    Account, Admission, Admitted, Cursor, Denied, Deposit, End, Ledger, Live, Opening, Page,
-    Receipt, Renewal, Reservation, Unavailable, Unsettled, Withdrawal, WithdrawalAsk,
-    WithdrawalDenied,
+    Account, Admission, Admitted, Amendment, Children, Cursor, Denied, Deposit, End, Family,
+    Ledger, Live, NotOpened, Opening, Page, Receipt, Renewal, Reservation, Unavailable, Unsettled,
+    Withdrawal, WithdrawalAsk, WithdrawalDenied,
 };
 use crate::money::Msat;
 
@@ -33,8 +33,23 @@ impl<L: Ledger> Ledger for Counted<L> {
         self.ledger.live()
     }
 
-    async fn open(&self, opening: Opening) -> Result<Option<Account>, Unavailable> {
+    async fn open(&self, opening: Opening) -> Result<Account, Unavailable> {
         self.noted(self.ledger.open(opening).await)
+    }
+
+    async fn open_children(
+        &self,
+        children: Children,
+    ) -> Result<Result<Account, NotOpened>, Unavailable> {
+        self.noted(self.ledger.open_children(children).await)
+    }
+
+    async fn amend(&self, amendment: Amendment) -> Result<Option<Account>, Unavailable> {
+        self.noted(self.ledger.amend(amendment).await)
+    }
+
+    async fn family(&self, account: AccountId) -> Result<Option<Family>, Unavailable> {
+        self.noted(self.ledger.family(account).await)
     }
 
     async fn deposit(&self, deposit: Deposit) -> Result<Account, Unavailable> {

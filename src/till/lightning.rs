@@ -203,13 +203,13 @@ impl<L: Ledger> Till<L> {
     async fn open_for(&self, paid: &PaidQuote) -> Result<(), String> {
         let account = paid.account().clone();
         let answered = match paid.purpose() {
-            Purpose::TopUp => self.ledger().account(account).await,
+            Purpose::TopUp => self.ledger().account(account).await.map(drop),
             Purpose::Create => {
                 let terms = paid.terms().map_or(Ok(Terms::default()), restored)?;
-                self.ledger().open(Opening { account, parent: None, terms }).await
+                self.ledger().open(Opening { account, terms }).await.map(drop)
             }
         };
-        answered.map(drop).map_err(|why| why.to_string())
+        answered.map_err(|why| why.to_string())
     }
 }
 

@@ -57,6 +57,9 @@ impl<L: Ledger> Till<L> {
     async fn refund_now(&self, account: &AccountId, ask: &RefundAsk) -> Outcome {
         let holder = self.ledger().account(account.clone()).await.map_err(unanswered)?;
         let holder = holder.ok_or(RefundRefused::NoAccount)?;
+        if holder.parent.is_some() {
+            return Err(RefundRefused::Child);
+        }
         let last = self.last_withdrawal(account, &holder).await?;
         if let Some(begun) = last.as_ref().filter(|last| last.state == WithdrawalState::Begun) {
             return self.finish(begun, self.wallet().timeout()).await;

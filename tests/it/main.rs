@@ -11,6 +11,7 @@ mod capture;
 mod catalogue;
 mod challenge;
 mod chaos;
+mod child_keys;
 mod concurrency;
 mod crash;
 mod endings;

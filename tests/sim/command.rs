@@ -3,8 +3,9 @@
 use nutgate::clock::UnixMs;
 use nutgate::ids::{AccountId, ReservationId, WithdrawalId};
 use nutgate::ledger::{
-    Account, Admission, Cursor, Denied, Deposit, Ledger, Opening, Page, Receipt, Record, Renewal,
-    Reservation, Unavailable, Unsettled, Withdrawal, WithdrawalAsk, WithdrawalDenied,
+    Account, Admission, Amendment, Children, Cursor, Denied, Deposit, Family, Ledger, NotOpened,
+    Opening, Page, Receipt, Record, Renewal, Reservation, Unavailable, Unsettled, Withdrawal,
+    WithdrawalAsk, WithdrawalDenied,
 };
 use nutgate::money::Msat;
 
@@ -25,6 +26,8 @@ pub(crate) enum Step {
 #[derive(Clone, Debug)]
 pub(crate) enum Command {
     Open(Opening),
+    OpenChildren(Children),
+    Amend(Amendment),
     Deposit(Deposit),
     Admit(Admission),
     Extend(Known, Msat),
@@ -38,6 +41,7 @@ pub(crate) enum Command {
     Withdrawal(AccountId, WithdrawalId),
     WithdrawalsOpen,
     Account(AccountId),
+    Family(AccountId),
     History(AccountId, Option<Cursor>, u32),
 }
 
@@ -52,6 +56,9 @@ pub(crate) struct Known {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
     Account(Option<Account>),
+    /// The parent.
+    Opened(Result<Account, NotOpened>),
+    Family(Box<Option<Family>>),
     Admitted(Result<Msat, Denied>),
     /// `None`: forgotten.
     Ended(Option<Receipt>),
@@ -73,7 +80,9 @@ impl Command {
 
     async fn try_say<L: Ledger>(&self, ledger: &L) -> Result<Answer, Unavailable> {
         Ok(match self.clone() {
-            Self::Open(opening) => Answer::Account(ledger.open(opening).await?),
+            Self::Open(opening) => Answer::Account(Some(ledger.open(opening).await?)),
+            Self::OpenChildren(children) => Answer::Opened(ledger.open_children(children).await?),
+            Self::Amend(amendment) => Answer::Account(ledger.amend(amendment).await?),
             Self::Deposit(deposit) => Answer::Account(Some(ledger.deposit(deposit).await?)),
             Self::Admit(ask) => {
                 Answer::Admitted(ledger.admit(ask).await?.map(|admitted| admitted.available))
@@ -112,6 +121,7 @@ impl Command {
                 Answer::Withdrawals(open)
             }
             Self::Account(id) => Answer::Account(ledger.account(id).await?),
+            Self::Family(id) => Answer::Family(Box::new(ledger.family(id).await?)),
             Self::History(id, before, limit) => {
                 Answer::Page(ledger.history(id, before, limit).await?)
             }

@@ -7,9 +7,9 @@ use nutgate::clock::{Clock, UnixMs};
 use nutgate::ids::{AccountId, DepositId, ReservationId, WithdrawalId};
 use nutgate::ledger::book::{Book, Held};
 use nutgate::ledger::{
-    Account, Admission, Admitted, Cursor, Denied, Deposit, End, Ledger, Live, Opening, Page,
-    Receipt, Renewal, Reservation, Unavailable, Unsettled, Withdrawal, WithdrawalAsk,
-    WithdrawalDenied, WithdrawalState,
+    Account, Admission, Admitted, Amendment, Children, Cursor, Denied, Deposit, End, Family,
+    Ledger, Live, NotOpened, Opening, Page, Receipt, Renewal, Reservation, Unavailable, Unsettled,
+    Withdrawal, WithdrawalAsk, WithdrawalDenied, WithdrawalState,
 };
 use nutgate::money::Msat;
 
@@ -132,10 +132,27 @@ impl Ledger for Oracle {
         &self.live
     }
 
-    async fn open(&self, opening: Opening) -> Result<Option<Account>, Unavailable> {
+    async fn open(&self, opening: Opening) -> Result<Account, Unavailable> {
         let mut pages = self.pages();
         pages.accounts.insert(opening.account.clone());
         Ok(pages.book.open(&opening))
+    }
+
+    async fn open_children(
+        &self,
+        children: Children,
+    ) -> Result<Result<Account, NotOpened>, Unavailable> {
+        let mut pages = self.pages();
+        pages.accounts.extend(children.accounts.iter().cloned());
+        Ok(pages.book.open_children(&children))
+    }
+
+    async fn amend(&self, amendment: Amendment) -> Result<Option<Account>, Unavailable> {
+        Ok(self.pages().book.amend(&amendment))
+    }
+
+    async fn family(&self, account: AccountId) -> Result<Option<Family>, Unavailable> {
+        Ok(self.pages().book.family(&account))
     }
 
     async fn deposit(&self, deposit: Deposit) -> Result<Account, Unavailable> {

@@ -24,13 +24,56 @@ impl Bug {
 pub(crate) const IN_REDIS: &[Bug] = &[
     Bug {
         what: "opening a key again empties it",
-        file: "open.v1.lua",
+        file: "open.v2.lua",
         edits: &[("if redis.call('HEXISTS', KEYS[1], 'de') == 0 then", "if true then")],
     },
     Bug {
         what: "a child opens children",
-        file: "open.v1.lua",
+        file: "children.v1.lua",
         edits: &[("if not parent.de or parent.pa then", "if not parent.de then")],
+    },
+    Bug {
+        what: "a child opened again has other terms",
+        file: "children.v1.lua",
+        edits: &[("if redis.call('HEXISTS', ARGV[1] .. ARGV[i], 'de') == 0 then", "if true then")],
+    },
+    Bug {
+        what: "a parent does not know its children",
+        file: "children.v1.lua",
+        edits: &[("redis.call('SADD', KEYS[2], id)", "")],
+    },
+    Bug {
+        what: "one child of several is opened",
+        file: "children.v1.lua",
+        edits: &[("for _, id in ipairs(fresh) do", "for _, id in ipairs({fresh[1]}) do")],
+    },
+    Bug {
+        what: "anybody changes a child",
+        file: "amend.v1.lua",
+        edits: &[("if child.pa ~= ARGV[1] then", "if not child.pa then")],
+    },
+    Bug {
+        what: "a revoked child is still listed",
+        file: "amend.v1.lua",
+        edits: &[("redis.call('SREM', KEYS[2], ARGV[2])", "")],
+    },
+    Bug {
+        what: "a revoked child goes on paying",
+        file: "amend.v1.lua",
+        edits: &[("redis.call('HSET', KEYS[1], 'ex', 0)", "")],
+    },
+    Bug {
+        what: "a cap that is reset forgets nothing",
+        file: "amend.v1.lua",
+        edits: &[("redis.call('HSET', KEYS[1], 'kb', num(child.ks))", "")],
+    },
+    Bug {
+        what: "a child sees its siblings",
+        file: "family.v1.lua",
+        edits: &[(
+            "redis.call('SMEMBERS', KEYS[2])",
+            "redis.call('SMEMBERS', parent and string.gsub(ARGV[1], ':a:', ':c:') .. parent or KEYS[2])",
+        )],
     },
     Bug {
         what: "a repeated deposit is credited again",
@@ -323,6 +366,11 @@ pub(crate) const IN_EMBEDDED: &[(&str, &str)] = &[
         "a history is counted anew with the process",
         "CREATE TRIGGER IF NOT EXISTS bug AFTER INSERT ON accounts WHEN NEW.entries > 0
          BEGIN UPDATE accounts SET entries = 0 WHERE id = NEW.id; END",
+    ),
+    (
+        "a child belongs to nobody when the process has died",
+        "CREATE TRIGGER IF NOT EXISTS bug AFTER INSERT ON accounts WHEN NEW.parent IS NOT NULL
+         BEGIN UPDATE accounts SET parent = NULL WHERE id = NEW.id; END",
     ),
     (
         "a window is forgotten with the process",

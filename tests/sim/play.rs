@@ -39,7 +39,7 @@ pub(crate) async fn play<S: Subject>(
     let last = steps.len().saturating_sub(1);
     for account in &story.accounts {
         for look in [
-            Command::Account(account.clone()),
+            Command::Family(account.clone()),
             Command::History(account.clone(), None, HISTORY_PAGE_MAX),
         ] {
             table.say(&look).await.map_err(|how| Broken { step: last, how })?;

@@ -9,7 +9,8 @@ use nutgate::clock::{Clock, UnixMs};
 use nutgate::ids::{AccountId, DepositId, ReservationId, WithdrawalId};
 use nutgate::ledger::terms::{Cap, Limits, Reset, Terms};
 use nutgate::ledger::{
-    Admission, Amount, Cursor, Deposit, Opening, Record, Renewal, UsageSource, WithdrawalAsk,
+    Admission, Amendment, Amount, Change, Children, Cursor, Deposit, Opening, Record, Renewal,
+    UsageSource, WithdrawalAsk,
 };
 use nutgate::money::Msat;
 
@@ -125,21 +126,42 @@ impl Teller {
     }
 
     fn open(&mut self, _: &Oracle) -> Option<Command> {
-        let (account, parent) = if self.dice.percent(30) {
-            (self.dice.pick(&self.payers)?.clone(), None)
-        } else {
-            let (child, parent) = self.dice.pick(&self.children)?.clone();
-            // A child is no parent; two of each shard stand beside each other.
-            let sibling = self.children.iter().find(|(other, of)| *of == parent && *other != child);
-            let parent = match self.dice.below(20) {
-                0 => None,
-                1..4 => sibling.map(|(sibling, _)| sibling.clone()),
-                _ => Some(parent),
-            };
-            (child, parent)
+        let account = self.somebody(5)?;
+        let terms = self.terms();
+        Some(Command::Open(Opening { account, terms }))
+    }
+
+    fn open_children(&mut self, _: &Oracle) -> Option<Command> {
+        let (child, parent) = self.dice.pick(&self.children)?.clone();
+        let sibling = self.sibling(&child, &parent)?;
+        // A child is no parent.
+        let (parent, accounts) = match self.dice.below(20) {
+            0..3 => (sibling, vec![child]),
+            3..7 => (parent, vec![sibling, child]),
+            _ => (parent, vec![child]),
         };
         let terms = self.terms();
-        Some(Command::Open(Opening { account, parent, terms }))
+        Some(Command::OpenChildren(Children { parent, accounts, terms }))
+    }
+
+    /// Mostly by its parent.
+    fn amend(&mut self, _: &Oracle) -> Option<Command> {
+        let (child, parent) = self.dice.pick(&self.children)?.clone();
+        let sibling = self.sibling(&child, &parent)?;
+        let parent = match self.dice.below(20) {
+            0 => sibling,
+            1 => child.clone(),
+            2..4 => self.dice.pick(&self.payers)?.clone(),
+            _ => parent,
+        };
+        let change = if self.dice.percent(15) { Change::Revoke } else { Change::ResetCap };
+        Some(Command::Amend(Amendment { parent, child, change }))
+    }
+
+    /// Two of each shard stand beside each other.
+    fn sibling(&self, child: &AccountId, parent: &AccountId) -> Option<AccountId> {
+        let is_sibling = |(other, of): &&(AccountId, AccountId)| of == parent && other != child;
+        self.children.iter().find(is_sibling).map(|(sibling, _)| sibling.clone())
     }
 
     fn terms(&mut self) -> Terms {
@@ -298,6 +320,10 @@ impl Teller {
         self.somebody(50).map(Command::Account)
     }
 
+    fn look_at_family(&mut self, _: &Oracle) -> Option<Command> {
+        self.somebody(30).map(Command::Family)
+    }
+
     /// From the newest on, or from anywhere.
     fn look_at_history(&mut self, _: &Oracle) -> Option<Command> {
         let account = self.somebody(40)?;
@@ -366,10 +392,13 @@ fn msat(amount: u64) -> Msat {
     Msat::new(amount).unwrap_or(Msat::MAX)
 }
 
-const BEGINNING: [(u64, Throw); 2] = [(4, Teller::open), (6, Teller::deposit)];
+const BEGINNING: [(u64, Throw); 3] =
+    [(2, Teller::open), (3, Teller::open_children), (5, Teller::deposit)];
 // Expiring, and looking for what was begun, ask every shard of a fleet's ledger: few of them.
-const THROWS: [(u64, Throw); 15] = [
-    (30, Teller::open),
+const THROWS: [(u64, Throw); 18] = [
+    (9, Teller::open),
+    (21, Teller::open_children),
+    (12, Teller::amend),
     (80, Teller::deposit),
     (300, Teller::admit),
     (80, Teller::extend),
@@ -382,7 +411,8 @@ const THROWS: [(u64, Throw); 15] = [
     (30, Teller::withdraw_revert),
     (10, Teller::look_at_withdrawal),
     (1, Teller::look_at_withdrawals),
-    (54, Teller::look_at_account),
+    (34, Teller::look_at_account),
+    (20, Teller::look_at_family),
     (20, Teller::look_at_history),
 ];
 

@@ -37,7 +37,7 @@ pub(super) async fn create<L: Ledger>(
     not_offered("validity_date", asked.validity_date.as_ref())?;
     let text = cashu_token("initial_balance_token", asked.initial_balance_token.as_ref())?;
     let key = ApiKey::of_cashu_token(text);
-    redeem(&api, text, &key).await?;
+    redeem(&api, text, key.account()).await?;
     let account = look_up(&api, &key).await?.ok_or_else(Refusal::internal)?;
     Ok(Json(Created { api_key: key.reveal().to_owned(), balance: account.available }))
 }

@@ -6,23 +6,33 @@ use axum::extract::State;
 use http::HeaderMap;
 use serde::Serialize;
 
-use super::{account_of, bearer};
+use super::child_keys::ChildKey;
+use super::{account_of, bearer, unavailable, valid};
+use crate::api::terms::reset_name;
 use crate::api::{ApiState, Refused};
-use crate::ledger::Ledger;
+use crate::clock::UnixMs;
+use crate::error::Refusal;
+use crate::ids::{AccountId, ApiKey};
+use crate::ledger::{Account, Family, Ledger};
 use crate::money::Msat;
 
-/// The limits are there for clients that read them; no key has one.
+/// A child is shown what it may spend and what went through it, and of its parent no more than
+/// the beginning of an id.
 #[derive(Serialize)]
 pub(super) struct Info {
     api_key: String,
     balance: Msat,
     reserved: Msat,
     is_child: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parent_key_preview: Option<String>,
     total_requests: u64,
     total_spent: Msat,
     balance_limit: Option<Msat>,
     balance_limit_reset: Option<&'static str>,
     validity_date: Option<u64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    child_keys: Vec<ChildKey>,
 }
 
 pub(super) async fn info<L: Ledger>(
@@ -30,16 +40,50 @@ pub(super) async fn info<L: Ledger>(
     headers: HeaderMap,
 ) -> Result<Json<Info>, Refused> {
     let shown = bearer(&api, &headers)?;
-    let account = account_of(&api, &shown).await?;
-    Ok(Json(Info {
-        api_key: shown.key().reveal().to_owned(),
-        balance: account.available,
-        reserved: account.reserved,
-        is_child: false,
-        total_requests: account.requests,
-        total_spent: account.spent,
-        balance_limit: None,
-        balance_limit_reset: None,
-        validity_date: None,
-    }))
+    let key = shown.key();
+    let look = async || api.till.ledger().family(key.account()).await.map_err(unavailable);
+    let family = match look().await? {
+        Some(family) => family,
+        None => {
+            // The first use of a Cashu token opens its account.
+            account_of(&api, &shown).await?;
+            look().await?.ok_or_else(Refusal::internal)?
+        }
+    };
+    valid(&family.account)?;
+    Ok(Json(Info::of(&key, &family)))
 }
+
+impl Info {
+    fn of(key: &ApiKey, Family { account, parent, children }: &Family) -> Self {
+        let (balance, reserved, spent) = match parent {
+            None => (account.available, account.reserved, account.spent),
+            Some(parent) => {
+                let left = account.left_under_cap(UnixMs::now()).unwrap_or(Msat::MAX);
+                (parent.available.min(left), account.usage.held, account.usage.spent)
+            }
+        };
+        let Account { terms, .. } = account;
+        Self {
+            api_key: key.reveal().to_owned(),
+            balance,
+            reserved,
+            is_child: account.parent.is_some(),
+            parent_key_preview: account.parent.as_ref().map(preview),
+            total_requests: account.requests,
+            total_spent: spent,
+            balance_limit: terms.cap.map(|cap| cap.amount),
+            balance_limit_reset: terms.cap.and_then(reset_name),
+            validity_date: terms.expires.map(UnixMs::whole_seconds),
+            child_keys: children.iter().map(|(id, child)| ChildKey::of(id, child)).collect(),
+        }
+    }
+}
+
+/// The beginning of the parent's id, which is a hash of its key: enough to tell one parent from
+/// another, and nothing of the key.
+fn preview(parent: &AccountId) -> String {
+    parent.as_str().chars().take(PREVIEW_DIGITS).chain(['…']).collect()
+}
+
+const PREVIEW_DIGITS: usize = 8;

@@ -1,7 +1,8 @@
 //! The payment endpoints: a token becomes a key, a key shows its balance and its history, is
-//! topped up, and gives back what is left. Whoever shows a credential acts on its account and on
-//! no other.
+//! topped up, makes child keys, and gives back what is left. Whoever shows a credential acts on its
+//! account, and on no other but its children.
 
+mod child_keys;
 mod create;
 mod history;
 mod info;
@@ -10,14 +11,15 @@ mod refusals;
 mod topup;
 
 use axum::Router;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName};
 use lua_free_filters::{Credential, CredentialRefusal, credential};
 
 use super::{ApiState, X_CASHU, credential_refusal};
+use crate::clock::UnixMs;
 use crate::error::Refusal;
-use crate::ids::ApiKey;
+use crate::ids::{AccountId, ApiKey};
 use crate::ledger::{Account, Ledger, Unavailable};
 use crate::money::Msat;
 use crate::till::{CashuToken, RedeemRefused, Redeemed};
@@ -41,6 +43,9 @@ pub(super) fn routes<L: Ledger>(state: ApiState<L>) -> Router {
                 )
                 .route(&format!("{prefix}/topup"), post(topup::topup::<L>))
                 .route(&format!("{prefix}/refund"), post(refund::refund::<L>))
+                .route(&format!("{prefix}/child-key"), post(child_keys::create::<L>))
+                .route(&format!("{prefix}/child-key/reset"), post(child_keys::reset::<L>))
+                .route(&format!("{prefix}/child-key/{{id}}"), delete(child_keys::revoke::<L>))
         })
         .with_state(state)
 }
@@ -97,20 +102,33 @@ fn text_of(headers: &HeaderMap, name: HeaderName) -> Result<Option<&str>, Creden
     text.transpose().map_err(|_| CredentialRefusal::Malformed)
 }
 
-/// The account that the caller named. A Cashu token that has none yet is redeemed and opens it.
+/// The account that the caller named. A Cashu token that has none yet is redeemed and opens it; a
+/// child's key is refused when it is not valid any more.
 pub(super) async fn account_of<L: Ledger>(
     api: &ApiState<L>,
     shown: &Shown,
 ) -> Result<Account, Refusal> {
     let key = shown.key();
     match (look_up(api, &key).await?, shown) {
-        (Some(account), _) => Ok(account),
+        (Some(account), _) => valid(&account).map(|()| account),
         (None, Shown::CashuBearer(ecash)) => {
-            redeem(api, ecash.reveal(), &key).await?;
+            redeem(api, ecash.reveal(), key.account()).await?;
             look_up(api, &key).await?.ok_or_else(Refusal::internal)
         }
         (None, Shown::Key(_) | Shown::Paid(_)) => Err(Refusal::key_not_found()),
     }
+}
+
+/// A child that has expired or was revoked sees its parent's balance no more. Other keys are asked
+/// for their money as long as they have any.
+fn valid(account: &Account) -> Result<(), Refusal> {
+    let expired = account.terms.expires.is_some_and(|expires| expires <= UnixMs::now());
+    if account.parent.is_some() && expired { Err(Refusal::key_expired()) } else { Ok(()) }
+}
+
+/// Who gets what is paid in with a key: its parent, or the account itself.
+pub(super) fn payer(account: &Account, key: &ApiKey) -> AccountId {
+    account.parent.clone().unwrap_or_else(|| key.account())
 }
 
 async fn look_up<L: Ledger>(api: &ApiState<L>, key: &ApiKey) -> Result<Option<Account>, Refusal> {
@@ -122,14 +140,13 @@ fn unavailable(why: Unavailable) -> Refusal {
     Refusal::ledger_unavailable()
 }
 
-/// Makes this token balance of the key's account. One that became another account's balance is
+/// Makes this token balance of the account. One that became another account's balance is
 /// spent, whoever shows it.
 async fn redeem<L: Ledger>(
     api: &ApiState<L>,
     cashu_token: &str,
-    key: &ApiKey,
+    account: AccountId,
 ) -> Result<Redeemed, Refusal> {
-    let account = key.account();
     let redeemed = api.till.redeem(cashu_token, account.clone(), Msat::ZERO).await;
     match redeemed.map_err(|refused| redeem_refusal(&refused))? {
         redeemed if redeemed.account == account => Ok(redeemed),

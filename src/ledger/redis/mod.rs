@@ -13,6 +13,7 @@
 //! | `ng:{ab}:r:<reservation>` | an open reservation; ended, its receipt, for [`RECEIPTS_KEPT`] |
 //! | `ng:{ab}:due` | open reservations by their deadline |
 //! | `ng:{ab}:w:<account>` | the account's withdrawals |
+//! | `ng:{ab}:c:<account>` | the ids of its children that are not revoked |
 //! | `ng:{ab}:h:<account>` | its history, the newest first; for [`RECEIPTS_KEPT`] after the last |
 //! | `ng:{ab}:begun` | withdrawals that are neither committed nor reverted, by when they began |
 //!
@@ -43,12 +44,13 @@ use self::address::Address;
 use self::durable::Durable;
 use self::link::{Call, Link};
 use self::replies::Parts;
-use self::scripts::ACCOUNT_FIELDS;
+use self::scripts::{ACCOUNT_FIELDS, HAS_CHILDREN};
 use self::shard::Shard;
+use super::terms::Terms;
 use super::{
-    Account, Admission, Admitted, Amount, Cursor, Denied, Deposit, End, Ledger, Live, Opening,
-    Page, Receipt, Renewal, Reservation, Unavailable, Unsettled, Withdrawal, WithdrawalAsk,
-    WithdrawalDenied,
+    Account, Admission, Admitted, Amendment, Amount, Change, Children, Cursor, Denied, Deposit,
+    End, Family, Ledger, Live, NotOpened, Opening, Page, Receipt, Renewal, Reservation,
+    Unavailable, Unsettled, Withdrawal, WithdrawalAsk, WithdrawalDenied,
 };
 use crate::clock::Clock;
 use crate::ids::{AccountId, WithdrawalId};
@@ -144,29 +146,57 @@ impl Ledger for Redis {
         &self.0.live
     }
 
-    async fn open(&self, opening: Opening) -> Result<Option<Account>, Unavailable> {
+    async fn open(&self, opening: Opening) -> Result<Account, Unavailable> {
         let shard = Shard::of(&opening.account);
-        let parent = opening.parent.as_ref().map_or("", AccountId::as_str);
-        if opening.parent.as_ref().is_some_and(|parent| Shard::of(parent).tag != shard.tag) {
+        let call = Call::new(&self.0.scripts.open, [shard.account(&opening.account)]);
+        let call = with_terms(call, &opening.terms);
+        let account = Parts::of(self.0.durable.call(shard.tag, &call).await?)?.account()?;
+        account.ok_or_else(replies::unreadable)
+    }
+
+    async fn open_children(
+        &self,
+        children: Children,
+    ) -> Result<Result<Account, NotOpened>, Unavailable> {
+        let Children { parent, accounts, terms } = &children;
+        let shard = Shard::of(parent);
+        if accounts.iter().any(|child| Shard::of(child) != shard) {
             return Err(Unavailable("a child belongs in its parent's shard".to_owned()));
         }
-        let terms = &opening.terms;
-        let fields = [
-            ("ex", terms.expires.map(|at| at.0.to_string())),
-            ("ca", terms.cap.map(|cap| cap.amount.get().to_string())),
-            ("cr", terms.cap.map(|cap| cap.reset.name().to_owned())),
-            ("lr", terms.requests_per_minute.map(|limit| limit.to_string())),
-            ("lt", terms.tokens_per_hour.map(|limit| limit.to_string())),
-            ("lc", terms.concurrent.map(|limit| limit.to_string())),
-        ];
-        let call = Call::new(&self.0.scripts.open, [shard.account(&opening.account)])
+        let keys = [shard.account(parent), shard.children(parent)];
+        let call = Call::new(&self.0.scripts.children, keys)
             .arg(shard.accounts())
-            .arg(parent);
-        let call = fields
-            .into_iter()
-            .filter_map(|(name, value)| Some((name, value?)))
-            .fold(call, |call, (name, value)| call.arg(name).arg(value));
+            .arg(parent)
+            .arg(accounts.len());
+        let call = with_terms(accounts.iter().fold(call, Call::arg), terms);
+        Parts::of(self.0.durable.call(shard.tag, &call).await?)?.opened()
+    }
+
+    async fn amend(&self, amendment: Amendment) -> Result<Option<Account>, Unavailable> {
+        let Amendment { parent, child, change } = &amendment;
+        let shard = Shard::of(parent);
+        if Shard::of(child) != shard {
+            return Ok(None);
+        }
+        let change = match change {
+            Change::ResetCap => "reset",
+            Change::Revoke => "revoke",
+        };
+        let keys = [shard.account(child), shard.children(parent)];
+        let call = Call::new(&self.0.scripts.amend, keys).arg(parent).arg(child).arg(change);
         Parts::of(self.0.durable.call(shard.tag, &call).await?)?.account()
+    }
+
+    async fn family(&self, account: AccountId) -> Result<Option<Family>, Unavailable> {
+        let shard = Shard::of(&account);
+        let mut look = redis::cmd("HMGET");
+        look.arg(shard.account(&account)).arg(&ACCOUNT_FIELDS).arg(HAS_CHILDREN);
+        if let Some(single) = Parts::of(self.0.link.run(&look).await?)?.single()? {
+            return Ok(single.map(Family::alone));
+        }
+        let keys = [shard.account(&account), shard.children(&account)];
+        let call = Call::new(&self.0.scripts.family, keys).arg(shard.accounts());
+        Parts::of(self.0.link.run(&call).await?)?.family()
     }
 
     async fn deposit(&self, deposit: Deposit) -> Result<Account, Unavailable> {
@@ -390,6 +420,20 @@ impl Ledger for Redis {
         }
         Ok(Page::of(found, limit))
     }
+}
+
+/// The terms of a key as the fields that its hash will have.
+fn with_terms<'s>(call: Call<'s>, terms: &Terms) -> Call<'s> {
+    let fields = [
+        ("ex", terms.expires.map(|at| at.0.to_string())),
+        ("ca", terms.cap.map(|cap| cap.amount.get().to_string())),
+        ("cr", terms.cap.map(|cap| cap.reset.name().to_owned())),
+        ("lr", terms.requests_per_minute.map(|limit| limit.to_string())),
+        ("lt", terms.tokens_per_hour.map(|limit| limit.to_string())),
+        ("lc", terms.concurrent.map(|limit| limit.to_string())),
+    ];
+    let given = fields.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    given.fold(call, |call, (name, value)| call.arg(name).arg(value))
 }
 
 impl fmt::Debug for Redis {

@@ -8,8 +8,8 @@ use crate::clock::UnixMs;
 use crate::ids::{AccountId, DepositId, ReservationId, WithdrawalId};
 use crate::ledger::terms::{Cap, Reset, Terms, Usage, Window};
 use crate::ledger::{
-    Account, Denied, Ended, Entry, Limit, Limited, Receipt, Record, Unavailable, UsageSource, What,
-    Withdrawal, WithdrawalDenied, WithdrawalState,
+    Account, Denied, Ended, Entry, Family, Limit, Limited, NotOpened, Receipt, Record, Unavailable,
+    UsageSource, What, Withdrawal, WithdrawalDenied, WithdrawalState,
 };
 use crate::money::Msat;
 
@@ -138,6 +138,42 @@ impl Parts {
             "ended" => Denied::AlreadyEnded,
             _ => return Err(unreadable()),
         }))
+    }
+
+    /// The parent whose children were opened, or why none was.
+    pub(super) fn opened(mut self) -> Read<Result<Account, NotOpened>> {
+        Ok(Err(match self.text()?.as_str() {
+            "ok" => {
+                let parent = Self::of(self.next()?)?.account()?;
+                return parent.ok_or_else(unreadable).map(Ok);
+            }
+            "none" => NotOpened::NoParent,
+            "many" => NotOpened::TooMany { left: self.number()? },
+            _ => return Err(unreadable()),
+        }))
+    }
+
+    /// An account and [`super::scripts::HAS_CHILDREN`]: the account if nobody belongs to it, or
+    /// that there is none; `None` if somebody does.
+    pub(super) fn single(mut self) -> Read<Option<Option<Account>>> {
+        let has_children = self.0.next_back().ok_or_else(unreadable)? != Value::Nil;
+        let account = self.account()?;
+        let is_child = account.as_ref().is_some_and(|account| account.parent.is_some());
+        Ok((!has_children && !is_child).then_some(account))
+    }
+
+    /// `None`: no such account.
+    pub(super) fn family(mut self) -> Read<Option<Family>> {
+        let account = Self::of(self.next()?)?.account()?;
+        let parent = Self::of(self.next()?)?.account()?;
+        let mut children = Vec::new();
+        while !self.is_empty() {
+            let id = AccountId::stored(self.text()?);
+            let child = Self::of(self.next()?)?.account()?;
+            children.push((id, child.ok_or_else(unreadable)?));
+        }
+        children.sort_by(|(one, _), (other, _)| one.cmp(other));
+        Ok(account.map(|account| Family { account, parent, children }))
     }
 
     pub(super) fn receipt(&mut self) -> Read<Receipt> {

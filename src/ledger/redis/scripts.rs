@@ -5,6 +5,7 @@
 //! with them. What a script writes has to be readable by both.
 
 use super::RECEIPTS_KEPT;
+use crate::ledger::CHILDREN_MAX;
 
 /// One script, and the hash that a server which has seen it knows it by.
 #[derive(Clone, Debug)]
@@ -23,6 +24,9 @@ impl Script {
 #[derive(Clone, Debug)]
 pub struct Scripts {
     pub(super) open: Script,
+    pub(super) children: Script,
+    pub(super) amend: Script,
+    pub(super) family: Script,
     pub(super) deposit: Script,
     pub(super) admit: Script,
     pub(super) extend: Script,
@@ -58,7 +62,10 @@ impl Scripts {
             Script::new(parts.concat())
         };
         Self {
-            open: plain("open.v1.lua", include_str!("scripts/open.v1.lua")),
+            open: plain("open.v2.lua", include_str!("scripts/open.v2.lua")),
+            children: plain("children.v1.lua", include_str!("scripts/children.v1.lua")),
+            amend: plain("amend.v1.lua", include_str!("scripts/amend.v1.lua")),
+            family: plain("family.v1.lua", include_str!("scripts/family.v1.lua")),
             deposit: notes("deposit.v2.lua", include_str!("scripts/deposit.v2.lua")),
             admit: plain("admit.v1.lua", include_str!("scripts/admit.v1.lua")),
             extend: plain("extend.v1.lua", include_str!("scripts/extend.v1.lua")),
@@ -79,7 +86,8 @@ fn settings() -> String {
     let fields = ACCOUNT_FIELDS.map(|field| format!("'{field}'")).join(",");
     let kept = RECEIPTS_KEPT.as_millis();
     format!(
-        "local ACCOUNT_FIELDS, RECEIPTS_KEPT, ENTRIES_MAX = {{{fields}}}, {kept}, {ENTRIES_MAX}\n"
+        "local ACCOUNT_FIELDS, RECEIPTS_KEPT, ENTRIES_MAX = {{{fields}}}, {kept}, {ENTRIES_MAX}\n\
+         local CHILDREN_MAX = {CHILDREN_MAX}\n"
     )
 }
 
@@ -88,6 +96,9 @@ pub(super) const ACCOUNT_FIELDS: [&str; 27] = [
     "de", "av", "re", "sp", "rf", "sh", "rq", "wd", "op", "hn", "pa", "ex", "ca", "cr", "lr", "lt",
     "lc", "ko", "kh", "kt", "ks", "kb", "kp", "rs", "rc", "ts", "tc",
 ];
+
+/// Beside them, of a parent whose children were ever opened.
+pub(super) const HAS_CHILDREN: &str = "hc";
 
 /// Entries of one history that are kept; beyond it the oldest are forgotten.
 pub(super) const ENTRIES_MAX: usize = 1_000;

@@ -10,7 +10,7 @@ pub(super) struct Shard {
 
 impl Shard {
     pub(super) fn of(account: &AccountId) -> Self {
-        Self { tag: account.as_str().chars().take(SHARD_DIGITS).collect() }
+        Self { tag: account.shard().to_owned() }
     }
 
     pub(super) fn all() -> impl Iterator<Item = Self> {
@@ -57,6 +57,10 @@ impl Shard {
         self.key(&format!("w:{id}"))
     }
 
+    pub(super) fn children(&self, id: &AccountId) -> String {
+        self.key(&format!("c:{id}"))
+    }
+
     pub(super) fn history(&self, id: &AccountId) -> String {
         self.key(&format!("h:{id}"))
     }
@@ -65,5 +69,3 @@ impl Shard {
         self.key("begun")
     }
 }
-
-const SHARD_DIGITS: usize = 2;

@@ -10,7 +10,7 @@ use super::fake::Fake;
 use super::*;
 use crate::clock::{Stopwatch, UnixMs};
 use crate::ids::{DepositId, ReservationId};
-use crate::ledger::terms::{Limits, Terms};
+use crate::ledger::terms::Limits;
 use crate::ledger::{Ended, HISTORY_PAGE_MAX, Record, UsageSource, WithdrawalState, reaper};
 
 const PATIENCE: Duration = Duration::from_millis(250);
@@ -166,15 +166,19 @@ async fn a_withdrawal_begins_once_and_is_found_until_it_ends() {
 async fn a_child_belongs_in_its_parents_shard() {
     let (_server, ledger) = started().await;
     fund(&ledger, &account(4), 1_000).await;
-    let child = |shard| Opening {
-        account: AccountId::stored(format!("{shard:02x}-child")),
-        parent: Some(account(4)),
+    let child = |shard| AccountId::stored(format!("{shard:02x}-child"));
+    let children = |shard| Children {
+        parent: account(4),
+        accounts: vec![child(shard)],
         terms: Terms { concurrent: Some(1), ..Terms::default() },
     };
-    assert!(ledger.open(child(5)).await.is_err());
-    let opened = ledger.open(child(4)).await.unwrap().unwrap();
+    assert!(ledger.open_children(children(5)).await.is_err());
+    ledger.open_children(children(4)).await.unwrap().unwrap();
+    let opened = ledger.account(child(4)).await.unwrap().unwrap();
     assert_eq!((opened.parent, opened.terms.concurrent), (Some(account(4)), Some(1)));
-    let reservation = admit(&ledger, &child(4).account, 300).await;
+    let revoke = Amendment { parent: account(4), child: child(5), change: Change::Revoke };
+    assert_eq!(ledger.amend(revoke).await.unwrap(), None, "none of its own");
+    let reservation = admit(&ledger, &child(4), 300).await;
     assert_eq!(parts(&ledger, &account(4)).await, [700, 300, 0, 0]);
     ledger.release(reservation).await.unwrap();
 }
@@ -472,4 +476,10 @@ async fn a_walk_tells_reservations_that_nobody_would_end() {
     server.cli(&["DEL", "ng:{01}:a:01-account"]).await.unwrap();
     let expect = BTreeSet::from([lost.id.to_string(), orphan.id.to_string()]);
     assert_eq!(ledger.walk(&mut |_| {}).await.unwrap(), expect);
+}
+
+#[tokio::test]
+async fn a_parent_has_so_many_children_and_one_that_is_revoked_makes_room() {
+    let (_server, ledger) = started().await;
+    crate::ledger::children::tests::check_bound(&ledger, "2a-").await;
 }
