@@ -13,8 +13,8 @@ use rusqlite::Connection;
 
 use super::book::Book;
 use super::{
-    Account, Admission, Admitted, Cursor, Denied, Deposit, End, Ledger, Live, Opening, Page,
-    Receipt, Renewal, Reservation, Unavailable, Unsettled, Withdrawal, WithdrawalAsk,
+    Account, Admission, Admitted, Cursor, Denial, Denied, Deposit, End, Ledger, Live, Opening,
+    Page, Receipt, Renewal, Reservation, Unavailable, Unsettled, Withdrawal, WithdrawalAsk,
     WithdrawalDenied,
 };
 use super::{journal, schema};
@@ -159,7 +159,7 @@ impl Ledger for Embedded {
         .await
     }
 
-    async fn admit(&self, ask: Admission) -> Result<Result<Admitted, Denied>, Unavailable> {
+    async fn admit(&self, ask: Admission) -> Result<Result<Admitted, Denial>, Unavailable> {
         let (id, account) = (ask.reservation.clone(), ask.account.clone());
         let reservation = Reservation::open(id, account, ask.ceiling, &self.live);
         let admitted = self
@@ -171,10 +171,10 @@ impl Ledger for Embedded {
             })
             .await?;
         Ok(match admitted {
-            Ok(available) => Ok(Admitted { reservation, available }),
-            Err(denied) => {
+            Ok((available, standing)) => Ok(Admitted { reservation, available, standing }),
+            Err(denial) => {
                 reservation.ended();
-                Err(denied)
+                Err(denial)
             }
         })
     }

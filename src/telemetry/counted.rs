@@ -2,8 +2,8 @@
 
 use crate::ids::{AccountId, WithdrawalId};
 use crate::ledger::{
-    Account, Admission, Admitted, Cursor, Denied, Deposit, End, Ledger, Live, Opening, Page,
-    Receipt, Renewal, Reservation, Unavailable, Unsettled, Withdrawal, WithdrawalAsk,
+    Account, Admission, Admitted, Cursor, Denial, Denied, Deposit, End, Ledger, Live, Opening,
+    Page, Receipt, Renewal, Reservation, Unavailable, Unsettled, Withdrawal, WithdrawalAsk,
     WithdrawalDenied,
 };
 use crate::money::Msat;
@@ -41,7 +41,7 @@ impl<L: Ledger> Ledger for Counted<L> {
         self.noted(self.ledger.deposit(deposit).await)
     }
 
-    async fn admit(&self, ask: Admission) -> Result<Result<Admitted, Denied>, Unavailable> {
+    async fn admit(&self, ask: Admission) -> Result<Result<Admitted, Denial>, Unavailable> {
         self.noted(self.ledger.admit(ask).await)
     }
 

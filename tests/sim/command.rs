@@ -2,9 +2,10 @@
 
 use nutgate::clock::UnixMs;
 use nutgate::ids::{AccountId, ReservationId, WithdrawalId};
+use nutgate::ledger::terms::Standing;
 use nutgate::ledger::{
-    Account, Admission, Cursor, Denied, Deposit, Ledger, Opening, Page, Receipt, Record, Renewal,
-    Reservation, Unavailable, Unsettled, Withdrawal, WithdrawalAsk, WithdrawalDenied,
+    Account, Admission, Cursor, Denial, Denied, Deposit, Ledger, Opening, Page, Receipt, Record,
+    Renewal, Reservation, Unavailable, Unsettled, Withdrawal, WithdrawalAsk, WithdrawalDenied,
 };
 use nutgate::money::Msat;
 
@@ -52,7 +53,8 @@ pub(crate) struct Known {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
     Account(Option<Account>),
-    Admitted(Result<Msat, Denied>),
+    Admitted(Result<(Msat, Standing), Denial>),
+    Extended(Result<Msat, Denied>),
     /// `None`: forgotten.
     Ended(Option<Receipt>),
     /// Of several accounts in an order that backends may choose, so sorted.
@@ -76,10 +78,11 @@ impl Command {
             Self::Open(opening) => Answer::Account(ledger.open(opening).await?),
             Self::Deposit(deposit) => Answer::Account(Some(ledger.deposit(deposit).await?)),
             Self::Admit(ask) => {
-                Answer::Admitted(ledger.admit(ask).await?.map(|admitted| admitted.available))
+                let admitted = ledger.admit(ask).await?;
+                Answer::Admitted(admitted.map(|admitted| (admitted.available, admitted.standing)))
             }
             Self::Extend(known, amount) => {
-                Answer::Admitted(ledger.extend(&mut known.reservation(ledger), amount).await?)
+                Answer::Extended(ledger.extend(&mut known.reservation(ledger), amount).await?)
             }
             Self::Renew(renewals) => {
                 ledger.renew(renewals).await?;

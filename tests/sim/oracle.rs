@@ -7,8 +7,8 @@ use nutgate::clock::{Clock, UnixMs};
 use nutgate::ids::{AccountId, DepositId, ReservationId, WithdrawalId};
 use nutgate::ledger::book::{Book, Held};
 use nutgate::ledger::{
-    Account, Admission, Admitted, Cursor, Denied, Deposit, End, Ledger, Live, Opening, Page,
-    Receipt, Renewal, Reservation, Unavailable, Unsettled, Withdrawal, WithdrawalAsk,
+    Account, Admission, Admitted, Cursor, Denial, Denied, Deposit, End, Ledger, Live, Opening,
+    Page, Receipt, Renewal, Reservation, Unavailable, Unsettled, Withdrawal, WithdrawalAsk,
     WithdrawalDenied, WithdrawalState,
 };
 use nutgate::money::Msat;
@@ -149,14 +149,14 @@ impl Ledger for Oracle {
         Ok(account)
     }
 
-    async fn admit(&self, ask: Admission) -> Result<Result<Admitted, Denied>, Unavailable> {
+    async fn admit(&self, ask: Admission) -> Result<Result<Admitted, Denial>, Unavailable> {
         let mut pages = self.pages();
         let admitted = pages.book.admit(&ask, self.clock.now());
         if admitted.is_ok() {
             pages.reservations.insert(ask.reservation.clone());
         }
         let reservation = Reservation::open(ask.reservation, ask.account, ask.ceiling, &self.live);
-        Ok(admitted.map(|available| Admitted { reservation, available }))
+        Ok(admitted.map(|(available, standing)| Admitted { reservation, available, standing }))
     }
 
     async fn extend(

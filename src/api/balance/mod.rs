@@ -15,7 +15,7 @@ use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName};
 use lua_free_filters::{Credential, CredentialRefusal, credential};
 
-use super::{ApiState, X_CASHU, credential_refusal};
+use super::{ApiState, X_CASHU, credential_refusal, standing};
 use crate::error::Refusal;
 use crate::ids::ApiKey;
 use crate::ledger::{Account, Ledger, Unavailable};
@@ -103,14 +103,16 @@ pub(super) async fn account_of<L: Ledger>(
     shown: &Shown,
 ) -> Result<Account, Refusal> {
     let key = shown.key();
-    match (look_up(api, &key).await?, shown) {
-        (Some(account), _) => Ok(account),
+    let account = match (look_up(api, &key).await?, shown) {
+        (Some(account), _) => account,
         (None, Shown::CashuBearer(ecash)) => {
             redeem(api, ecash.reveal(), &key).await?;
-            look_up(api, &key).await?.ok_or_else(Refusal::internal)
+            look_up(api, &key).await?.ok_or_else(Refusal::internal)?
         }
-        (None, Shown::Key(_) | Shown::Paid(_)) => Err(Refusal::key_not_found()),
-    }
+        (None, Shown::Key(_) | Shown::Paid(_)) => return Err(Refusal::key_not_found()),
+    };
+    standing::note(&account, api.config.rate_limits);
+    Ok(account)
 }
 
 async fn look_up<L: Ledger>(api: &ApiState<L>, key: &ApiKey) -> Result<Option<Account>, Refusal> {

@@ -46,9 +46,9 @@ use self::replies::Parts;
 use self::scripts::ACCOUNT_FIELDS;
 use self::shard::Shard;
 use super::{
-    Account, Admission, Admitted, Amount, Cursor, Denied, Deposit, End, Ledger, Live, Opening,
-    Page, Receipt, Renewal, Reservation, Unavailable, Unsettled, Withdrawal, WithdrawalAsk,
-    WithdrawalDenied,
+    Account, Admission, Admitted, Amount, Cursor, Denial, Denied, Deposit, End, Ledger, Live,
+    Opening, Page, Receipt, Renewal, Reservation, Unavailable, Unsettled, Withdrawal,
+    WithdrawalAsk, WithdrawalDenied,
 };
 use crate::clock::Clock;
 use crate::ids::{AccountId, WithdrawalId};
@@ -181,7 +181,7 @@ impl Ledger for Redis {
         account.ok_or_else(replies::unreadable)
     }
 
-    async fn admit(&self, ask: Admission) -> Result<Result<Admitted, Denied>, Unavailable> {
+    async fn admit(&self, ask: Admission) -> Result<Result<Admitted, Denial>, Unavailable> {
         let shard = Shard::of(&ask.account);
         let (id, account) = (ask.reservation.clone(), ask.account.clone());
         let reservation = Reservation::open(id, account, ask.ceiling, &self.0.live);
@@ -199,10 +199,10 @@ impl Ledger for Redis {
             .arg(ask.limits.concurrent);
         let answer = Parts::of(self.0.link.run(&call).await?)?.admission()?;
         Ok(match answer {
-            Ok(available) => Ok(Admitted { reservation, available }),
-            Err(denied) => {
+            Ok((available, standing)) => Ok(Admitted { reservation, available, standing }),
+            Err(denial) => {
                 reservation.ended();
-                Err(denied)
+                Err(denial)
             }
         })
     }
@@ -217,7 +217,7 @@ impl Ledger for Redis {
             .arg(shard.accounts())
             .arg(self.now())
             .arg(amount.get());
-        let extended = Parts::of(self.0.link.run(&call).await?)?.admission()?;
+        let extended = Parts::of(self.0.link.run(&call).await?)?.reserved()?;
         if extended.is_ok() {
             reservation.amount = reservation.amount.max(amount);
         }
