@@ -107,8 +107,17 @@ const RESPONSE_NAMES: [&str; 17] = [
     "x-should-retry",
 ];
 
-const RESPONSE_PREFIXES: [&str; 6] =
-    ["access-control-", "cf-", "x-cashu", "x-nutgate-", "x-ratelimit-", "x-routstr-"];
+const RESPONSE_PREFIXES: [&str; 8] = [
+    "access-control-",
+    // Limits and organisation of an account at Anthropic; nothing else of theirs is an answer's.
+    "anthropic-",
+    "cf-",
+    "ratelimit",
+    "x-cashu",
+    "x-nutgate-",
+    "x-ratelimit-",
+    "x-routstr-",
+];
 
 #[cfg(test)]
 mod tests {
@@ -157,7 +166,9 @@ mod tests {
     fn nothing_of_the_upstreams_connection_and_account_reaches_a_client() {
         let goes = "connection keep-alive transfer-encoding trailer upgrade proxy-authenticate \
             content-length set-cookie x-cashu x-cashu-refund x-routstr-cost-msats \
-            x-ratelimit-limit-requests openai-organization openai-project server alt-svc \
+            x-ratelimit-limit-requests ratelimit ratelimit-policy ratelimit-remaining \
+            anthropic-ratelimit-requests-remaining anthropic-organization-id \
+            openai-organization openai-project server alt-svc \
             x-request-id access-control-allow-origin access-control-expose-headers strict-transport-security cf-ray";
         let stays = "cache-control content-type date openai-processing-ms retry-after";
         let lines = |names: &'static str| names.split_whitespace().map(|name| (name, "v"));
