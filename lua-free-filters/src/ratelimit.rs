@@ -1,8 +1,6 @@
 //! How much a key may still ask for, in the head of an answer: as most clients read it, as the
 //! OpenAI SDKs do, and as the IETF draft "RateLimit header fields for HTTP" writes it.
 
-use std::time::Duration;
-
 use http::{HeaderName, HeaderValue};
 
 /// What one limit allows in a window of time, and what is left of it.
@@ -10,22 +8,22 @@ use http::{HeaderName, HeaderValue};
 pub struct Quota {
     pub limit: u64,
     pub left: u64,
-    pub window: Duration,
+    pub window_ms: u64,
     /// Until the window ends and everything is left again.
-    pub reset_in: Duration,
+    pub reset_in_ms: u64,
 }
 
-/// The lines for an answer that leaves at `now`, which is counted from 1970 on.
+/// The lines for an answer that leaves at `now_ms`, which is counted from 1970 on.
 ///
 /// Times are rounded up to seconds: coming back sooner would be too soon. Nothing is said to be
 /// left beyond its limit, and no number is larger than [`FIGURE_MAX`].
 pub fn rate_limit_lines(
     requests: &Quota,
     tokens: &Quota,
-    now: Duration,
+    now_ms: u64,
 ) -> [(HeaderName, HeaderValue); 11] {
     let (made, used) = (Figures::of(requests), Figures::of(tokens));
-    let reset_at = seconds(now.saturating_add(requests.reset_in));
+    let reset_at = seconds(now_ms.saturating_add(requests.reset_in_ms));
     let policy = format!(
         r#""requests";q={};w={}, "tokens";q={};qu="tokens";w={}"#,
         made.limit, made.window_s, used.limit, used.window_s
@@ -63,15 +61,14 @@ impl Figures {
         Self {
             limit,
             left: quota.left.min(limit),
-            window_s: seconds(quota.window),
-            reset_s: seconds(quota.reset_in),
+            window_s: seconds(quota.window_ms),
+            reset_s: seconds(quota.reset_in_ms),
         }
     }
 }
 
-fn seconds(time: Duration) -> u64 {
-    let begun = u64::from(time.subsec_nanos() > 0);
-    time.as_secs().saturating_add(begun).min(FIGURE_MAX)
+fn seconds(ms: u64) -> u64 {
+    ms.div_ceil(1_000).min(FIGURE_MAX)
 }
 
 /// A time as OpenAI writes it: `6m0s`.
@@ -112,21 +109,20 @@ const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 mod tests {
     use super::*;
 
-    const MINUTE: Duration = Duration::from_secs(60);
-    const HOUR: Duration = Duration::from_secs(3_600);
+    const MINUTE_MS: u64 = 60_000;
+    const HOUR_MS: u64 = 3_600_000;
 
     fn written(requests: Quota, tokens: Quota, now_ms: u64) -> Vec<(String, String)> {
-        let lines = rate_limit_lines(&requests, &tokens, Duration::from_millis(now_ms));
+        let lines = rate_limit_lines(&requests, &tokens, now_ms);
         let text = |value: &HeaderValue| value.to_str().expect("visible ASCII").to_owned();
         lines.iter().map(|(name, value)| (name.to_string(), text(value))).collect()
     }
 
     #[test]
     fn one_standing_is_told_in_three_dialects_and_times_are_rounded_up() {
-        let reset_in = Duration::from_millis(59_001);
-        let requests = Quota { limit: 1_000, left: 0, window: MINUTE, reset_in };
-        let reset_in = Duration::from_secs(360);
-        let tokens = Quota { limit: 1_000_000, left: 987_654, window: HOUR, reset_in };
+        let requests = Quota { limit: 1_000, left: 0, window_ms: MINUTE_MS, reset_in_ms: 59_001 };
+        let tokens =
+            Quota { limit: 1_000_000, left: 987_654, window_ms: HOUR_MS, reset_in_ms: 360_000 };
         let expected = [
             ("x-ratelimit-limit", "1000"),
             ("x-ratelimit-remaining", "0"),
@@ -150,7 +146,7 @@ mod tests {
     #[test]
     fn no_number_is_larger_than_a_structured_field_may_say_and_none_is_left_beyond_a_limit() {
         for limit in [FIGURE_MAX - 1, FIGURE_MAX, FIGURE_MAX + 1, u64::MAX] {
-            let quota = Quota { limit, left: limit, window: HOUR, reset_in: Duration::MAX };
+            let quota = Quota { limit, left: limit, window_ms: u64::MAX, reset_in_ms: u64::MAX };
             for (name, text) in written(quota, quota, u64::MAX) {
                 let numbers = text.split(|c: char| !c.is_ascii_digit()).filter(|n| !n.is_empty());
                 for number in numbers {
@@ -161,7 +157,7 @@ mod tests {
             let lines = written(quota, quota, 0);
             assert_eq!(lines[0].1, limit.min(FIGURE_MAX).to_string());
         }
-        let quota = Quota { limit: 5, left: 7, window: HOUR, reset_in: HOUR };
+        let quota = Quota { limit: 5, left: 7, window_ms: HOUR_MS, reset_in_ms: HOUR_MS };
         assert_eq!(written(quota, quota, 0)[1].1, "5");
     }
 

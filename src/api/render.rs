@@ -72,15 +72,19 @@ pub fn max_output_tokens(limit: u64) -> (HeaderName, HeaderValue) {
 
 /// What is left of a key's limits, for an answer that leaves at `now`.
 pub fn rate_limit_headers(standing: Standing, now: UnixMs) -> HeaderList {
-    let quota = |room: Room, window| Quota {
-        limit: room.limit,
-        left: room.left,
-        window,
-        reset_in: room.reset_in,
+    let quota = |Room { limit, left, reset_in }, window| Quota {
+        limit,
+        left,
+        window_ms: milliseconds(window),
+        reset_in_ms: milliseconds(reset_in),
     };
     let requests = quota(standing.requests, REQUESTS_WINDOW);
     let tokens = quota(standing.tokens, TOKENS_WINDOW);
-    rate_limit_lines(&requests, &tokens, Duration::from_millis(now.0)).into()
+    rate_limit_lines(&requests, &tokens, now.0).into()
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Ecash in the head of an answer, with its alias where configuration keeps it. Nothing when

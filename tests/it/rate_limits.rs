@@ -208,6 +208,22 @@ async fn every_answer_says_what_is_left_in_all_dialects_and_a_refusal_costs_noth
     check_left(&world.refund(&key).await.expect(200), (5, 0), rest);
 }
 
+#[tokio::test]
+async fn an_answer_paid_by_ecash_says_what_is_left_too_whether_it_is_held_or_refused() {
+    let limits = json!({"requests_per_minute": 2});
+    let world = World::with(Setting::config(json!({"rate_limits": limits}))).await;
+    let paid = world.sats(100).await;
+    let streamed = with(request("demo"), json!({"stream": true}));
+    let served = world.chat(Pay::XCashu(&paid), &streamed).await.expect(200);
+    assert!(served.change().is_some());
+    assert_eq!(served.number("x-ratelimit-remaining-requests"), 1);
+    let spent = world.chat(Pay::XCashu(&paid), &streamed).await.expect(400);
+    assert_eq!(spent.number("x-ratelimit-remaining-requests"), 1);
+    assert_eq!(world.claim(&paid).await.number("x-ratelimit-remaining"), 1);
+    let foreign = world.chat(Pay::XCashu("cashuAnonsense"), &streamed).await.expect(400);
+    assert_eq!(foreign.header("x-ratelimit-limit"), None, "it has no account");
+}
+
 /// Limits and what is left of them, of requests and of tokens, as every dialect tells them.
 #[track_caller]
 fn check_left(answer: &Answer, requests: (u64, u64), tokens: (u64, u64)) {

@@ -419,4 +419,6 @@ const AT_ONCE_MAX: usize = 100;
 #[cfg(test)]
 mod fake;
 #[cfg(test)]
+mod limits_tests;
+#[cfg(test)]
 mod tests;
