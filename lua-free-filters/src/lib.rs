@@ -14,6 +14,7 @@ pub mod edits;
 mod json;
 mod multipart;
 pub mod peek;
+pub mod ratelimit;
 pub mod request_id;
 pub mod rewrite;
 pub mod route;
@@ -26,6 +27,7 @@ pub use edits::{EDITS_MAX, HeaderEdits, TooManyEdits};
 pub use peek::{
     Demand, Framing, OutputLimit, PeekRefusal, Peeked, UsageAsk, WantedType, WebSearches,
 };
+pub use ratelimit::{Quota, rate_limit_lines};
 pub use rewrite::{Splice, UnfitName};
 pub use route::{Route, billable};
 pub use usage::{

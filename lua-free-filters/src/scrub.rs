@@ -119,16 +119,18 @@ const RESPONSE_NAMES: [&str; 18] = [
     "x-should-retry",
 ];
 
-/// The last are what Anthropic, Azure, Envoy and LiteLLM say of an account's limits and spending,
-/// and of the servers behind them.
-const RESPONSE_PREFIXES: [&str; 11] = [
+/// The last are what Azure, Envoy and LiteLLM say of an account's limits and spending, and of the
+/// servers behind them.
+const RESPONSE_PREFIXES: [&str; 12] = [
     "access-control-",
+    // Limits and organisation of an account at Anthropic; nothing else of theirs is an answer's.
+    "anthropic-",
     "cf-",
+    "ratelimit",
     "x-cashu",
     "x-nutgate-",
     "x-ratelimit-",
     "x-routstr-",
-    "anthropic-ratelimit-",
     "apim-",
     "x-envoy-",
     "x-litellm-",
@@ -183,11 +185,12 @@ mod tests {
     fn nothing_of_the_upstreams_connection_and_account_reaches_a_client() {
         let goes = "connection keep-alive transfer-encoding trailer upgrade proxy-authenticate \
             content-length set-cookie x-cashu x-cashu-refund x-routstr-cost-msats \
-            x-ratelimit-limit-requests openai-organization openai-project server alt-svc \
-            x-request-id access-control-allow-origin access-control-expose-headers \
-            strict-transport-security cf-ray \
-            anthropic-organization-id anthropic-ratelimit-requests-limit apim-request-id \
-            x-envoy-decorator-operation x-litellm-model-api-base x-ms-region";
+             x-ratelimit-limit-requests ratelimit ratelimit-policy ratelimit-remaining \
+             openai-organization openai-project server alt-svc \
+             x-request-id access-control-allow-origin access-control-expose-headers \
+             strict-transport-security cf-ray \
+             anthropic-organization-id anthropic-ratelimit-requests-limit apim-request-id \
+             x-envoy-decorator-operation x-litellm-model-api-base x-ms-region";
         let stays = "cache-control content-type date openai-processing-ms retry-after";
         let lines = |names: &'static str| names.split_whitespace().map(|name| (name, "v"));
         let headers = head(&lines(goes).chain(lines(stays)).collect::<Vec<_>>());

@@ -54,6 +54,7 @@ const EXPOSED: &str = "X-Request-ID, x-routstr-request-id, X-Cashu, X-Cashu-Refu
     X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, \
     x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, \
     x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens, \
+    RateLimit, RateLimit-Policy, \
     Retry-After, x-should-retry, Content-Encoding";
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod lightning;
 mod metrics;
 mod models;
 mod render;
+mod standing;
 mod terms;
 
 use std::convert::Infallible;
@@ -46,8 +47,8 @@ pub use lightning::loggable_path;
 pub use models::{offered, sold};
 pub use render::{
     CASHU_HEADERS_BYTES_MAX, HeaderList, X_CASHU, X_CASHU_REFUND, X_REQUEST_ID,
-    X_ROUTSTR_REQUEST_ID, cashu_headers, challenge_header, max_output_tokens, never_retry, render,
-    request_id_headers,
+    X_ROUTSTR_REQUEST_ID, cashu_headers, challenge_header, max_output_tokens, never_retry,
+    rate_limit_headers, render, request_id_headers,
 };
 
 /// What the handlers work with; a clone is cheap.
@@ -174,7 +175,7 @@ async fn finish(State(config): State<Arc<Config>>, request: Request, next: Next)
     let x_cashu = request.headers().get(X_CASHU).cloned();
     let mut response = match request.method() {
         &Method::OPTIONS => preflight(request.headers()),
-        _ => next.run(request).await,
+        _ => standing::told(next.run(request)).await,
     };
     if let Some(refused) = response.extensions_mut().remove::<Refused>() {
         let (status, headers, body) = render(&refused.refusal, &request_id, config.dialect);

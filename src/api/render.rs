@@ -1,13 +1,18 @@
 //! A refusal as the client reads it: the one place where status, headers and words of an error
 //! are chosen, for answers of this router and of the edge alike.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, StatusCode};
+use lua_free_filters::{Quota, rate_limit_lines};
 use serde_json::json;
 
+use crate::clock::UnixMs;
 use crate::config::Dialect;
 use crate::error::{Kind, Refusal};
+use crate::ledger::terms::{REQUESTS_WINDOW, Room, Standing, TOKENS_WINDOW};
 
 /// Headers as both axum and Pingora take them: one by one.
 pub type HeaderList = Vec<(HeaderName, HeaderValue)>;
@@ -63,6 +68,23 @@ pub fn challenge_header(payment_request: &str) -> Option<(HeaderName, HeaderValu
 /// Said of an answer whose output limit was lowered to what the balance affords.
 pub fn max_output_tokens(limit: u64) -> (HeaderName, HeaderValue) {
     (X_NUTGATE_MAX_OUTPUT_TOKENS, HeaderValue::from(limit))
+}
+
+/// What is left of a key's limits, for an answer that leaves at `now`.
+pub fn rate_limit_headers(standing: Standing, now: UnixMs) -> HeaderList {
+    let quota = |Room { limit, left, reset_in }, window| Quota {
+        limit,
+        left,
+        window_ms: milliseconds(window),
+        reset_in_ms: milliseconds(reset_in),
+    };
+    let requests = quota(standing.requests, REQUESTS_WINDOW);
+    let tokens = quota(standing.tokens, TOKENS_WINDOW);
+    rate_limit_lines(&requests, &tokens, now.0).into()
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Ecash in the head of an answer, with its alias where configuration keeps it. Nothing when

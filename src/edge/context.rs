@@ -10,9 +10,10 @@ use super::meter::Meter;
 use super::order::Order;
 use super::rolling::Holding;
 use super::verdict::Verdict;
-use crate::clock::Stopwatch;
+use crate::clock::{Stopwatch, UnixMs};
 use crate::ids::AccountId;
 use crate::ledger::Receipt;
+use crate::ledger::terms::Standing;
 use crate::money::Msat;
 use crate::pricing::Price;
 use crate::upstream::Upstream;
@@ -29,6 +30,9 @@ pub struct Ctx {
     pub(super) candidate: Option<Arc<Upstream>>,
     /// What it would take to pay for this request, told with its refusal.
     pub(super) challenge: Option<Msat>,
+    /// Where the payer's key stood with its limits when the ledger was asked, and since when that
+    /// is.
+    pub(super) standing: Option<(Standing, Stopwatch)>,
     /// Header lines that the head of this answer gets besides the upstream's own.
     pub(super) added: crate::api::HeaderList,
     pub(super) log: LogLine,
@@ -149,10 +153,22 @@ impl Ctx {
             presence: Presence::Watched,
             candidate: None,
             challenge: None,
+            standing: None,
             added: Vec::new(),
             log: LogLine::default(),
             _open: Open::new(open),
         }
+    }
+
+    pub(super) fn stands(&mut self, standing: Standing) {
+        self.standing = Some((standing, Stopwatch::start()));
+    }
+
+    /// The rate limit lines for a head that leaves now; none when the ledger knew no key.
+    pub(super) fn rate_limit_lines(&self) -> crate::api::HeaderList {
+        self.standing.map_or_else(Vec::new, |(standing, since)| {
+            crate::api::rate_limit_headers(standing.after(since.elapsed()), UnixMs::now())
+        })
     }
 
     pub(super) fn ticket(&self) -> Option<&Ticket> {

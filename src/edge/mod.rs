@@ -231,6 +231,7 @@ impl<L: Ledger> ProxyHttp for Edge<L> {
         let lines = api::request_id_headers(&ctx.request_id)
             .into_iter()
             .chain(api::cors_headers())
+            .chain(ctx.rate_limit_lines())
             .chain(std::mem::take(&mut ctx.added));
         for (name, value) in lines {
             response.insert_header(name, value)?;

@@ -57,7 +57,7 @@ impl<L: Ledger> Edge<L> {
             true => 0,
             false => self.config.reservation.affordable_output_min,
         };
-        let denied = match self.admit(payer, &mut order, least).await.map_err(Refused::from)? {
+        let denied = match self.admit(ctx, payer, &mut order, least).await.map_err(Refused::from)? {
             Ok(admitted) => {
                 return Ok(reserved(ctx, payer, order, admitted));
             }
@@ -81,7 +81,7 @@ impl<L: Ledger> Edge<L> {
             .await
             .map_err(|refused| redeem_refused(&refused, order.ceiling))?;
         let unanswered = |refusal| Refused { refusal, ecash: Ecash::Elsewhere, challenge: None };
-        let admitted = self.admit(payer, &mut order, least).await.map_err(unanswered)?;
+        let admitted = self.admit(ctx, payer, &mut order, least).await.map_err(unanswered)?;
         let admitted = admitted.map_err(|denied| Refused {
             refusal: denied_refusal(denied, payer, &order),
             ecash: Ecash::Redeemed,
@@ -91,16 +91,18 @@ impl<L: Ledger> Edge<L> {
     }
 
     /// Asks the ledger for the ceiling, and once more for less where `least` of output serves.
+    /// Where the key stands is told with the answer, whatever that will be.
     async fn admit(
         &self,
+        ctx: &mut Ctx,
         payer: &Payer,
         order: &mut Order,
         least: u64,
     ) -> Result<Result<Admitted, Denied>, Refusal> {
-        match self.admit_once(payer, order).await? {
+        match self.admit_once(ctx, payer, order).await? {
             Err(denied @ Denied::Insufficient { available, .. }) => {
                 match order.lower_to(available, least) {
-                    true => self.admit_once(payer, order).await,
+                    true => self.admit_once(ctx, payer, order).await,
                     false => Ok(Err(denied)),
                 }
             }
@@ -110,6 +112,7 @@ impl<L: Ledger> Edge<L> {
 
     async fn admit_once(
         &self,
+        ctx: &mut Ctx,
         payer: &Payer,
         order: &Order,
     ) -> Result<Result<Admitted, Denied>, Refusal> {
@@ -128,7 +131,14 @@ impl<L: Ledger> Edge<L> {
         if let Some(spool) = &self.spool {
             spool.ledger_answered();
         }
-        Ok(admitted)
+        let standing = match &admitted {
+            Ok(admitted) => Some(admitted.standing),
+            Err(denial) => denial.standing,
+        };
+        if let Some(standing) = standing {
+            ctx.stands(standing);
+        }
+        Ok(admitted.map_err(|denial| denial.denied))
     }
 }
 

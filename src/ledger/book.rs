@@ -9,10 +9,10 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use super::terms::{Limits, REQUESTS_WINDOW, TOKENS_WINDOW, Usage};
+use super::terms::{Limits, REQUESTS_WINDOW, Standing, TOKENS_WINDOW, Usage};
 use super::{
-    Account, Admission, Amount, CONCURRENT_RETRY, Denied, Deposit, Ended, Limit, Limited, Opening,
-    Receipt, Record, Renewal, UsageSource, Withdrawal, WithdrawalAsk, WithdrawalDenied,
+    Account, Admission, Amount, CONCURRENT_RETRY, Denial, Denied, Deposit, Ended, Limit, Limited,
+    Opening, Receipt, Record, Renewal, UsageSource, Withdrawal, WithdrawalAsk, WithdrawalDenied,
     WithdrawalState,
 };
 use crate::clock::UnixMs;
@@ -118,23 +118,24 @@ impl Book {
     }
 
     /// Checks the key's terms, limits and cap and the payer's balance, in this order, and
-    /// reserves the ceiling. Answers what is left beside it.
-    pub fn admit(&mut self, ask: &Admission, now: UnixMs) -> Result<Msat, Denied> {
+    /// reserves the ceiling. Answers what is left beside it, and of the limits.
+    pub fn admit(&mut self, ask: &Admission, now: UnixMs) -> Result<(Msat, Standing), Denial> {
         if let Some(held) = self.reservations.get(&ask.reservation) {
-            return match (&held.end, self.accounts.get(&held.account)) {
-                (None, Some(account)) => Ok(account.available),
-                _ => Err(Denied::AlreadyEnded),
-            };
+            let payer = self.accounts.get(&held.account).filter(|_| held.end.is_none());
+            let available = payer.ok_or(Denied::AlreadyEnded)?.available;
+            return Ok((available, self.standing(ask, now)?));
         }
         let payer = self.payer(&ask.account).ok_or(Denied::NoAccount)?;
         let key = self.accounts.get(&ask.account).ok_or(Denied::NoAccount)?;
         if key.terms.expires.is_some_and(|expires| expires <= now) {
-            return Err(Denied::Expired);
+            return Err(Denied::Expired.into());
         }
-        within_limits(key, ask, now)?;
+        let standing = self.standing(ask, now)?;
+        let denial = |denied| Denial { denied, standing: Some(standing) };
+        within_limits(key, ask, now).map_err(denial)?;
         let period = key.terms.period(now);
-        under_cap(key, period, ask.ceiling)?;
-        let available = self.reserve(&payer, ask.ceiling)?;
+        under_cap(key, period, ask.ceiling).map_err(denial)?;
+        let available = self.reserve(&payer, ask.ceiling).map_err(denial)?;
         self.on(&payer, |account| {
             account.open_reservations = account.open_reservations.saturating_add(1);
         });
@@ -159,7 +160,7 @@ impl Book {
         };
         self.reservations.insert(ask.reservation.clone(), held);
         self.touched.reservations.insert(ask.reservation.clone());
-        Ok(available)
+        Ok((available, self.standing(ask, now)?))
     }
 
     /// Raises an open reservation to `amount`. Answers what is left beside it.
@@ -371,6 +372,12 @@ impl Book {
             }
         }
         Ok(())
+    }
+
+    /// Where the key of an admission stands now.
+    fn standing(&self, ask: &Admission, now: UnixMs) -> Result<Standing, Denied> {
+        let key = self.accounts.get(&ask.account).ok_or(Denied::NoAccount)?;
+        Ok(key.usage.standing(key.terms.limits(ask.limits), now))
     }
 
     /// Who pays for this key: its parent, or the account itself.

@@ -34,7 +34,12 @@ fn ask(key: &AccountId, id: &str, ceiling: u64) -> Admission {
 }
 
 fn admit(book: &mut Book, id: &str, ceiling: u64) -> Result<Msat, Denied> {
-    book.admit(&ask(&alice(), id, ceiling), NOW)
+    admitted(book, &ask(&alice(), id, ceiling), NOW)
+}
+
+/// Without where the key stands.
+fn admitted(book: &mut Book, ask: &Admission, now: UnixMs) -> Result<Msat, Denied> {
+    book.admit(ask, now).map(|(available, _)| available).map_err(|denial| denial.denied)
 }
 
 fn renewal(id: &str, accrued: u64) -> Renewal {
@@ -184,7 +189,7 @@ fn family(terms: Terms) -> Book {
 #[test]
 fn a_child_spends_its_parents_money_and_has_none_of_its_own() {
     let mut book = family(Terms::default());
-    assert_eq!(book.admit(&ask(&bob(), "r1", 300), NOW), Ok(msat(700)));
+    assert_eq!(admitted(&mut book, &ask(&bob(), "r1", 300), NOW), Ok(msat(700)));
     check(&book, [700, 300, 0, 0, 0]);
     settle(&mut book, "r1", 100);
     check(&book, [900, 0, 100, 0, 0]);
@@ -214,22 +219,25 @@ fn a_cap_counts_what_is_held_and_forgets_what_was_spent_when_its_period_ends() {
     let mut book = family(Terms { cap, ..Terms::default() });
     book.admit(&ask(&bob(), "r1", 300), NOW).unwrap();
     let denied = Err(Denied::Capped { left: msat(100) });
-    assert_eq!(book.admit(&ask(&bob(), "r2", 101), NOW), denied);
+    assert_eq!(admitted(&mut book, &ask(&bob(), "r2", 101), NOW), denied);
     assert_eq!(book.extend(&ReservationId::stored("r1"), msat(401), NOW), denied);
     assert_eq!(book.extend(&ReservationId::stored("r1"), msat(400), NOW), Ok(msat(600)));
     settle(&mut book, "r1", 390);
     let left = Err(Denied::Capped { left: msat(10) });
-    assert_eq!(book.admit(&ask(&bob(), "r2", 11), NOW), left);
+    assert_eq!(admitted(&mut book, &ask(&bob(), "r2", 11), NOW), left);
     let tomorrow = UnixMs(86_400_000);
-    assert_eq!(book.admit(&ask(&bob(), "r2", 400), tomorrow), Ok(msat(210)));
-    assert_eq!(book.admit(&ask(&bob(), "r3", 1), NOW), Err(Denied::Capped { left: Msat::ZERO }));
+    assert_eq!(admitted(&mut book, &ask(&bob(), "r2", 400), tomorrow), Ok(msat(210)));
+    assert_eq!(
+        admitted(&mut book, &ask(&bob(), "r3", 1), NOW),
+        Err(Denied::Capped { left: Msat::ZERO })
+    );
 }
 
 #[test]
 fn an_expired_key_is_refused_from_its_last_millisecond_on() {
     let mut book = family(Terms { expires: Some(UnixMs(500)), ..Terms::default() });
     book.admit(&ask(&bob(), "r1", 1), UnixMs(499)).unwrap();
-    assert_eq!(book.admit(&ask(&bob(), "r2", 1), UnixMs(500)), Err(Denied::Expired));
+    assert_eq!(admitted(&mut book, &ask(&bob(), "r2", 1), UnixMs(500)), Err(Denied::Expired));
 }
 
 #[test]
@@ -247,17 +255,46 @@ fn limits_hold_at_the_bound_and_a_refusal_says_when_to_retry_and_counts_nothing(
     };
     book.admit(&ask(&bob(), "r1", 1), UnixMs(1_000)).unwrap();
     let second = ask(&bob(), "r2", 1);
-    assert_eq!(book.admit(&second, UnixMs(2_000)), denied(Limit::Concurrent, 1, 1));
+    assert_eq!(admitted(&mut book, &second, UnixMs(2_000)), denied(Limit::Concurrent, 1, 1));
     settle(&mut book, "r1", 1);
     book.admit(&second, UnixMs(2_000)).unwrap();
     let used = Record { input_tokens: 20, output_tokens: 6, ..Record::default() };
     book.end(&second.reservation, Ended::Settled, msat(1), used, UnixMs(3_000)).unwrap();
     let third = ask(&bob(), "r3", 1);
-    assert_eq!(book.admit(&third, UnixMs(4_000)), denied(Limit::Requests, 2, 57));
-    assert_eq!(book.admit(&third, UnixMs(61_000)), denied(Limit::Tokens, 35, 3_542));
+    assert_eq!(admitted(&mut book, &third, UnixMs(4_000)), denied(Limit::Requests, 2, 57));
+    assert_eq!(admitted(&mut book, &third, UnixMs(61_000)), denied(Limit::Tokens, 35, 3_542));
     let nine = Admission { tokens: 9, ..third };
     book.admit(&nine, UnixMs(61_000)).unwrap();
     check(&book, [997, 1, 2, 0, 0]);
+}
+
+#[test]
+fn an_answer_to_an_admission_says_where_the_key_stands_after_it() {
+    let terms =
+        Terms { requests_per_minute: Some(2), tokens_per_hour: Some(35), ..Terms::default() };
+    let mut book = family(terms);
+    let left = |standing: Standing| {
+        let reset_s = standing.requests.reset_in.as_secs();
+        (standing.requests.left, standing.tokens.left, reset_s)
+    };
+    let first = Admission { tokens: 30, ..ask(&bob(), "r1", 1) };
+    let (_, standing) = book.admit(&first, UnixMs(1_000)).unwrap();
+    assert_eq!((standing.requests.limit, standing.tokens.limit), (2, 35));
+    assert_eq!(left(standing), (1, 5, 60));
+    let (_, again) = book.admit(&first, UnixMs(2_000)).unwrap();
+    assert_eq!(left(again), (1, 5, 59), "a repetition counts nothing");
+    let refused = |denial: Denial| left(denial.standing.unwrap());
+    let more = Admission { tokens: 6, ..ask(&bob(), "r2", 1) };
+    assert_eq!(refused(book.admit(&more, UnixMs(3_000)).unwrap_err()), (1, 5, 58));
+    let dear = Admission { tokens: 0, ..ask(&bob(), "r2", 5_000) };
+    assert_eq!(refused(book.admit(&dear, UnixMs(3_000)).unwrap_err()), (1, 5, 58));
+    let used = Record { input_tokens: 30, output_tokens: 9, ..Record::default() };
+    book.end(&first.reservation, Ended::Settled, msat(1), used, UnixMs(4_000)).unwrap();
+    let free = Admission { tokens: 0, ..ask(&bob(), "r2", 1) };
+    let beyond = book.admit(&free, UnixMs(5_000)).unwrap_err();
+    assert_eq!(refused(beyond), (1, 0, 56), "more was used than there was, and none is left");
+    let nobody = Admission { account: AccountId::stored("nobody"), ..free };
+    assert_eq!(book.admit(&nobody, NOW), Err(Denied::NoAccount.into()));
 }
 
 #[test]

@@ -13,9 +13,9 @@ use rusqlite::Connection;
 
 use super::book::Book;
 use super::{
-    Account, Admission, Admitted, Amendment, Children, Cursor, Denied, Deposit, End, Family,
-    Ledger, Live, NotOpened, Opening, Page, Receipt, Renewal, Reservation, Unavailable, Unsettled,
-    Withdrawal, WithdrawalAsk, WithdrawalDenied,
+    Account, Admission, Admitted, Amendment, Children, Cursor, Denial, Denied, Deposit, End,
+    Family, Ledger, Live, NotOpened, Opening, Page, Receipt, Renewal, Reservation, Unavailable,
+    Unsettled, Withdrawal, WithdrawalAsk, WithdrawalDenied,
 };
 use super::{journal, schema};
 use crate::clock::{Clock, UnixMs};
@@ -186,7 +186,7 @@ impl Ledger for Embedded {
         .await
     }
 
-    async fn admit(&self, ask: Admission) -> Result<Result<Admitted, Denied>, Unavailable> {
+    async fn admit(&self, ask: Admission) -> Result<Result<Admitted, Denial>, Unavailable> {
         let (id, account) = (ask.reservation.clone(), ask.account.clone());
         let reservation = Reservation::open(id, account, ask.ceiling, &self.live);
         let admitted = self
@@ -198,10 +198,10 @@ impl Ledger for Embedded {
             })
             .await?;
         Ok(match admitted {
-            Ok(available) => Ok(Admitted { reservation, available }),
-            Err(denied) => {
+            Ok((available, standing)) => Ok(Admitted { reservation, available, standing }),
+            Err(denial) => {
                 reservation.ended();
-                Err(denied)
+                Err(denial)
             }
         })
     }

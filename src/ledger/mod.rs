@@ -30,7 +30,7 @@ pub use self::children::{Amendment, CHILDREN_MAX, Change, Children, Family, NotO
 pub use self::history::{Cursor, Entry, HISTORY_PAGE_MAX, NoCursor, Page, What};
 pub use self::record::{Facts, Record, USAGE_BYTES_MAX, UsageSource, record_usage};
 pub use self::reservation::{Live, Reservation};
-use self::terms::{Limits, Terms, Usage};
+use self::terms::{Limits, Standing, Terms, Usage};
 
 /// One account as the ledger holds it. `balance` is `available + reserved` and is not stored.
 ///
@@ -144,6 +144,22 @@ pub const CONCURRENT_RETRY: Duration = Duration::from_secs(1);
 pub struct Admitted {
     pub reservation: Reservation,
     pub available: Msat,
+    /// With this request counted.
+    pub standing: Standing,
+}
+
+/// Why a request was not admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Denial {
+    pub denied: Denied,
+    /// Of a key that may ask at all.
+    pub standing: Option<Standing>,
+}
+
+impl From<Denied> for Denial {
+    fn from(denied: Denied) -> Self {
+        Self { denied, standing: None }
+    }
 }
 
 /// How a reservation ended. `spent + returned + (what extensions gave)` is what was reserved.
@@ -332,11 +348,12 @@ pub trait Ledger: Clone + Send + Sync + 'static {
         deposit: Deposit,
     ) -> impl Future<Output = Result<Account, Unavailable>> + Send;
 
-    /// Checks key, limits, cap and balance and reserves the ceiling, in one atomic step.
+    /// Checks key, limits, cap and balance and reserves the ceiling, in one atomic step, which
+    /// also says where the key stands after it.
     fn admit(
         &self,
         ask: Admission,
-    ) -> impl Future<Output = Result<Result<Admitted, Denied>, Unavailable>> + Send;
+    ) -> impl Future<Output = Result<Result<Admitted, Denial>, Unavailable>> + Send;
 
     /// Raises a reservation to `amount` if the cap and the balance allow; answers what is
     /// available beside it. An amount it already has changes nothing.

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use super::super::embedded::{self, Embedded};
 use super::super::terms::Limits;
 use super::super::{
-    Account, Admission, Admitted, Amendment, Children, Cursor, Denied, Deposit, Family, Live,
-    NotOpened, Opening, Page, Receipt, Renewal, Unavailable, What, Withdrawal, WithdrawalAsk,
+    Account, Admission, Admitted, Amendment, Children, Cursor, Denial, Denied, Deposit, Family,
+    Live, NotOpened, Opening, Page, Receipt, Renewal, Unavailable, What, Withdrawal, WithdrawalAsk,
     WithdrawalDenied, reaper,
 };
 use super::*;
@@ -93,7 +93,7 @@ impl Ledger for Switch {
     async fn deposit(&self, deposit: Deposit) -> Result<Account, Unavailable> {
         self.through(self.ledger.deposit(deposit)).await
     }
-    async fn admit(&self, ask: Admission) -> Result<Result<Admitted, Denied>, Unavailable> {
+    async fn admit(&self, ask: Admission) -> Result<Result<Admitted, Denial>, Unavailable> {
         self.through(self.ledger.admit(ask)).await
     }
     async fn extend(

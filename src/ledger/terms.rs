@@ -139,6 +139,58 @@ impl Usage {
         let before = if period > self.period { self.spent } else { self.spent_before };
         self.spent.saturating_sub(before).saturating_add(self.held)
     }
+
+    /// What these limits leave. Tokens are counted when they were used, and before that as the
+    /// most that open requests may use.
+    pub fn standing(&self, limits: Limits, now: UnixMs) -> Standing {
+        let requests = self.requests.at(now, REQUESTS_WINDOW);
+        let tokens = self.tokens.at(now, TOKENS_WINDOW);
+        let used = tokens.count.saturating_add(self.tokens_held);
+        Standing {
+            requests: Room {
+                limit: limits.requests_per_minute,
+                left: limits.requests_per_minute.saturating_sub(requests.count),
+                reset_in: requests.ends_in(now, REQUESTS_WINDOW),
+            },
+            tokens: Room {
+                limit: limits.tokens_per_hour,
+                left: limits.tokens_per_hour.saturating_sub(used),
+                reset_in: tokens.ends_in(now, TOKENS_WINDOW),
+            },
+        }
+    }
+
+    /// The same by another clock than the ledger's: by one that is behind, a window that has
+    /// begun begins now, and does not start again.
+    pub fn standing_about(&self, limits: Limits, now: UnixMs) -> Standing {
+        let begun = |window: Window| Window { start: window.start.min(now), ..window };
+        let (requests, tokens) = (begun(self.requests), begun(self.tokens));
+        Self { requests, tokens, ..self.clone() }.standing(limits, now)
+    }
+}
+
+/// Where a key stands with its limits at one moment of the ledger's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    pub requests: Room,
+    pub tokens: Room,
+}
+
+/// What one limit leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    pub limit: u64,
+    pub left: u64,
+    /// Until the window ends; a window that nothing was counted in yet is still whole.
+    pub reset_in: Duration,
+}
+
+impl Standing {
+    /// The same after so much time, as far as it is known: only windows are nearer to their end.
+    pub fn after(self, elapsed: Duration) -> Self {
+        let after = |room: Room| Room { reset_in: room.reset_in.saturating_sub(elapsed), ..room };
+        Self { requests: after(self.requests), tokens: after(self.tokens) }
+    }
 }
 
 /// A count that starts again when its time is over.
@@ -182,6 +234,8 @@ const DAYS_PER_ERA: u64 = 146_097;
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const fn at(days: u64) -> UnixMs {
@@ -218,5 +272,66 @@ mod tests {
         assert_eq!(window.at(UnixMs(61_000), minute), Window { start: UnixMs(61_000), count: 0 });
         assert_eq!(window.at(UnixMs(999), minute), Window { start: UnixMs(999), count: 0 });
         assert_eq!(window.ends_in(UnixMs(60_000), minute), Duration::from_secs(1));
+    }
+
+    const fn limits(requests_per_minute: u64, tokens_per_hour: u64) -> Limits {
+        Limits { requests_per_minute, tokens_per_hour, concurrent: 1 }
+    }
+
+    #[test]
+    fn a_standing_says_what_is_left_and_when_each_window_ends() {
+        let usage = Usage {
+            requests: Window { start: UnixMs(1_000), count: 3 },
+            tokens: Window { start: UnixMs(500), count: 40 },
+            tokens_held: 50,
+            ..Usage::default()
+        };
+        let standing = usage.standing(limits(3, 100), UnixMs(2_000));
+        let reset_in = Duration::from_secs(59);
+        assert_eq!(standing.requests, Room { limit: 3, left: 0, reset_in });
+        let reset_in = Duration::from_millis(3_598_500);
+        assert_eq!(standing.tokens, Room { limit: 100, left: 10, reset_in });
+        assert_eq!(standing.after(Duration::from_secs(60)).requests.reset_in, Duration::ZERO);
+        // What open requests hold outlives the window.
+        let later = usage.standing(limits(3, 100), UnixMs(7_200_000));
+        assert_eq!((later.requests.left, later.tokens.left), (3, 50));
+        assert_eq!(later.requests.reset_in, REQUESTS_WINDOW);
+    }
+
+    #[test]
+    fn a_clock_that_is_behind_the_ledgers_does_not_make_a_window_start_again() {
+        let usage =
+            Usage { requests: Window { start: UnixMs(10_000), count: 3 }, ..Usage::default() };
+        let behind = usage.standing_about(limits(5, 100), UnixMs(9_990));
+        assert_eq!(behind.requests, Room { limit: 5, left: 2, reset_in: REQUESTS_WINDOW });
+        let ahead = usage.standing_about(limits(5, 100), UnixMs(69_999));
+        assert_eq!(ahead, usage.standing(limits(5, 100), UnixMs(69_999)));
+    }
+
+    fn window() -> impl Strategy<Value = Window> {
+        let start = prop_oneof![0..10_000_u64, any::<u64>()];
+        let count = prop_oneof![0..10_u64, 0..=Limits::MOST];
+        (start, count).prop_map(|(start, count)| Window { start: UnixMs(start), count })
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_negative_is_left_and_what_is_gone_was_used_or_is_held(
+            requests in window(),
+            tokens in window(),
+            tokens_held in prop_oneof![0..10_u64, 0..=Limits::MOST],
+            most in prop_oneof![0..20_u64, 0..=Limits::MOST],
+            now in prop_oneof![0..10_000_u64, any::<u64>()],
+        ) {
+            let usage = Usage { requests, tokens, tokens_held, ..Usage::default() };
+            let Standing { requests: made, tokens: used } =
+                usage.standing(limits(most, most), UnixMs(now));
+            let counted = |window: Window, length| window.at(UnixMs(now), length).count;
+            let made_now = counted(requests, REQUESTS_WINDOW);
+            let used_now = counted(tokens, TOKENS_WINDOW).saturating_add(tokens_held);
+            prop_assert_eq!(made.limit - made.left, made_now.min(most));
+            prop_assert_eq!(used.limit - used.left, used_now.min(most));
+            prop_assert!(made.reset_in <= REQUESTS_WINDOW && used.reset_in <= TOKENS_WINDOW);
+        }
     }
 }

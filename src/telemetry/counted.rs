@@ -2,9 +2,9 @@
 
 use crate::ids::{AccountId, WithdrawalId};
 use crate::ledger::{
-    Account, Admission, Admitted, Amendment, Children, Cursor, Denied, Deposit, End, Family,
-    Ledger, Live, NotOpened, Opening, Page, Receipt, Renewal, Reservation, Unavailable, Unsettled,
-    Withdrawal, WithdrawalAsk, WithdrawalDenied,
+    Account, Admission, Admitted, Amendment, Children, Cursor, Denial, Denied, Deposit, End,
+    Family, Ledger, Live, NotOpened, Opening, Page, Receipt, Renewal, Reservation, Unavailable,
+    Unsettled, Withdrawal, WithdrawalAsk, WithdrawalDenied,
 };
 use crate::money::Msat;
 
@@ -56,7 +56,7 @@ impl<L: Ledger> Ledger for Counted<L> {
         self.noted(self.ledger.deposit(deposit).await)
     }
 
-    async fn admit(&self, ask: Admission) -> Result<Result<Admitted, Denied>, Unavailable> {
+    async fn admit(&self, ask: Admission) -> Result<Result<Admitted, Denial>, Unavailable> {
         self.noted(self.ledger.admit(ask).await)
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use nutgate::clock::UnixMs;
 use tokio::task::JoinSet;
 
 use crate::support::{
@@ -171,6 +172,96 @@ async fn a_request_that_is_over_the_limit_by_itself_takes_no_ecash() {
     check_limited(refused, "tokens_per_hour", limit, 3600);
     assert!(!world.is_spent(&paid).await);
     assert_eq!(world.upstream.count(), 0);
+}
+
+#[tokio::test]
+async fn every_answer_says_what_is_left_in_all_dialects_and_a_refusal_costs_nothing_of_it() {
+    let used = prompt_tokens(&chat("demo")) + OUTPUT_TOKENS;
+    let most = 10 * held(&request("demo"));
+    let limits = json!({"requests_per_minute": 5, "tokens_per_hour": most});
+    let world = World::with(Setting::config(json!({"rate_limits": limits}))).await;
+    let key = world.key(1000).await;
+    let bodies = [request("demo"), with(request("demo"), json!({"stream": true}))];
+    for (made, body) in (1..=2).zip(&bodies) {
+        let answer = world.chat(&key, body).await.expect(200);
+        check_left(&answer, (5, 5 - made), (most, most - (made - 1) * used - held(body)));
+        world.settled(&key).await;
+    }
+    let told = world.chat(&key, &request("no-such-model")).await.expect(404);
+    assert_eq!(told.header("x-ratelimit-limit"), None, "the ledger was not asked");
+    // Local answers count nothing.
+    let rest = (most, most - 2 * used);
+    for path in ["/v1/balance/info", "/v1/balance/history", "/v1/wallet/info"] {
+        check_left(&world.fetch(path, Pay::from(&key)).await.expect(200), (5, 3), rest);
+    }
+    let topup = json!({"cashu_token": "cashuAnonsense"});
+    let refused = world.post("/v1/balance/topup", Pay::from(&key), &topup).await.expect(400);
+    check_left(&refused, (5, 3), rest);
+    for path in ["/v1/models", "/v1/info", "/v1/balance/info"] {
+        let answer = world.fetch(path, Pay::Nothing).await;
+        assert_eq!(answer.header("x-ratelimit-limit"), None, "{path}: no key was shown");
+    }
+    // What it cannot pay for, and what an upstream does not answer.
+    let dear = with(chat("demo"), json!({"max_tokens": 100_000, "n": 4}));
+    let refused = world.chat(&key, &dear).await;
+    assert!(matches!(refused.status, 402 | 429), "{}", refused.text());
+    check_left(&refused, (5, 3), rest);
+    let broken = world.chat(&key, &request(&model_of(Misbehaviour::Status500))).await;
+    assert_eq!(broken.status, 502, "{}", broken.text());
+    assert_eq!(broken.number("x-ratelimit-remaining"), 2);
+    world.settled(&key).await;
+    for left in [1, 0] {
+        assert_eq!(world.chat(&key, &bodies[0]).await.number("x-ratelimit-remaining"), left);
+        world.settled(&key).await;
+    }
+    let rest = (most, most - 4 * used);
+    let refused = check_limited(world.chat(&key, &bodies[0]).await, "requests_per_minute", 5, 60);
+    check_left(&refused, (5, 0), rest);
+    check_left(&world.refund(&key).await.expect(200), (5, 0), rest);
+}
+
+#[tokio::test]
+async fn an_answer_paid_by_ecash_says_what_is_left_too_whether_it_is_held_or_refused() {
+    let limits = json!({"requests_per_minute": 2});
+    let world = World::with(Setting::config(json!({"rate_limits": limits}))).await;
+    let paid = world.sats(100).await;
+    let streamed = with(request("demo"), json!({"stream": true}));
+    let served = world.chat(Pay::XCashu(&paid), &streamed).await.expect(200);
+    assert!(served.change().is_some());
+    assert_eq!(served.number("x-ratelimit-remaining-requests"), 1);
+    let spent = world.chat(Pay::XCashu(&paid), &streamed).await.expect(400);
+    assert_eq!(spent.number("x-ratelimit-remaining-requests"), 1);
+    assert_eq!(world.claim(&paid).await.number("x-ratelimit-remaining"), 1);
+    let foreign = world.chat(Pay::XCashu("cashuAnonsense"), &streamed).await.expect(400);
+    assert_eq!(foreign.header("x-ratelimit-limit"), None, "it has no account");
+}
+
+/// Limits and what is left of them, of requests and of tokens, as every dialect tells them.
+#[track_caller]
+fn check_left(answer: &Answer, requests: (u64, u64), tokens: (u64, u64)) {
+    let pair = |of: &str| {
+        let number = |what: &str| answer.number(&format!("x-ratelimit-{what}{of}"));
+        (number("limit"), number("remaining"))
+    };
+    assert_eq!(pair(""), requests);
+    assert_eq!(pair("-requests"), requests);
+    assert_eq!(pair("-tokens"), tokens);
+    let now = UnixMs::now().whole_seconds();
+    let reset = answer.number("x-ratelimit-reset");
+    assert!((now..=now + 61).contains(&reset), "{reset} at {now}");
+    let policy =
+        format!(r#""requests";q={};w=60, "tokens";q={};qu="tokens";w=3600"#, requests.0, tokens.0);
+    assert_eq!(answer.header("ratelimit-policy"), Some(&*policy));
+    let state = answer.header("ratelimit").unwrap();
+    assert!(state.starts_with(&format!(r#""requests";r={};t="#, requests.1)), "{state}");
+    assert!(state.contains(&format!(r#""tokens";r={};t="#, tokens.1)), "{state}");
+    for name in ["x-ratelimit-reset-requests", "x-ratelimit-reset-tokens"] {
+        assert!(answer.header(name).unwrap().ends_with('s'));
+    }
+    let exposed = answer.header("access-control-expose-headers").unwrap();
+    for name in ["RateLimit,", "RateLimit-Policy,", "X-RateLimit-Remaining,"] {
+        assert!(exposed.contains(name), "{exposed}");
+    }
 }
 
 const OUTPUT_TOKENS: u64 = 5;

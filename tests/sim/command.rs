@@ -2,10 +2,11 @@
 
 use nutgate::clock::UnixMs;
 use nutgate::ids::{AccountId, ReservationId, WithdrawalId};
+use nutgate::ledger::terms::Standing;
 use nutgate::ledger::{
-    Account, Admission, Amendment, Children, Cursor, Denied, Deposit, Family, Ledger, NotOpened,
-    Opening, Page, Receipt, Record, Renewal, Reservation, Unavailable, Unsettled, Withdrawal,
-    WithdrawalAsk, WithdrawalDenied,
+    Account, Admission, Amendment, Children, Cursor, Denial, Denied, Deposit, Family, Ledger,
+    NotOpened, Opening, Page, Receipt, Record, Renewal, Reservation, Unavailable, Unsettled,
+    Withdrawal, WithdrawalAsk, WithdrawalDenied,
 };
 use nutgate::money::Msat;
 
@@ -59,7 +60,8 @@ pub(crate) enum Answer {
     /// The parent.
     Opened(Result<Account, NotOpened>),
     Family(Box<Option<Family>>),
-    Admitted(Result<Msat, Denied>),
+    Admitted(Result<(Msat, Standing), Denial>),
+    Extended(Result<Msat, Denied>),
     /// `None`: forgotten.
     Ended(Option<Receipt>),
     /// Of several accounts in an order that backends may choose, so sorted.
@@ -85,10 +87,11 @@ impl Command {
             Self::Amend(amendment) => Answer::Account(ledger.amend(amendment).await?),
             Self::Deposit(deposit) => Answer::Account(Some(ledger.deposit(deposit).await?)),
             Self::Admit(ask) => {
-                Answer::Admitted(ledger.admit(ask).await?.map(|admitted| admitted.available))
+                let admitted = ledger.admit(ask).await?;
+                Answer::Admitted(admitted.map(|admitted| (admitted.available, admitted.standing)))
             }
             Self::Extend(known, amount) => {
-                Answer::Admitted(ledger.extend(&mut known.reservation(ledger), amount).await?)
+                Answer::Extended(ledger.extend(&mut known.reservation(ledger), amount).await?)
             }
             Self::Renew(renewals) => {
                 ledger.renew(renewals).await?;

@@ -7,9 +7,9 @@ use nutgate::clock::{Clock, UnixMs};
 use nutgate::ids::{AccountId, DepositId, ReservationId, WithdrawalId};
 use nutgate::ledger::book::{Book, Held};
 use nutgate::ledger::{
-    Account, Admission, Admitted, Amendment, Children, Cursor, Denied, Deposit, End, Family,
-    Ledger, Live, NotOpened, Opening, Page, Receipt, Renewal, Reservation, Unavailable, Unsettled,
-    Withdrawal, WithdrawalAsk, WithdrawalDenied, WithdrawalState,
+    Account, Admission, Admitted, Amendment, Children, Cursor, Denial, Denied, Deposit, End,
+    Family, Ledger, Live, NotOpened, Opening, Page, Receipt, Renewal, Reservation, Unavailable,
+    Unsettled, Withdrawal, WithdrawalAsk, WithdrawalDenied, WithdrawalState,
 };
 use nutgate::money::Msat;
 
@@ -166,14 +166,14 @@ impl Ledger for Oracle {
         Ok(account)
     }
 
-    async fn admit(&self, ask: Admission) -> Result<Result<Admitted, Denied>, Unavailable> {
+    async fn admit(&self, ask: Admission) -> Result<Result<Admitted, Denial>, Unavailable> {
         let mut pages = self.pages();
         let admitted = pages.book.admit(&ask, self.clock.now());
         if admitted.is_ok() {
             pages.reservations.insert(ask.reservation.clone());
         }
         let reservation = Reservation::open(ask.reservation, ask.account, ask.ceiling, &self.live);
-        Ok(admitted.map(|available| Admitted { reservation, available }))
+        Ok(admitted.map(|(available, standing)| Admitted { reservation, available, standing }))
     }
 
     async fn extend(

@@ -97,47 +97,67 @@ pub(crate) const IN_REDIS: &[Bug] = &[
     },
     Bug {
         what: "a repeated admission reserves again",
-        file: "admit.v1.lua",
+        file: "admit.v2.lua",
         edits: &[("if known.ac then return", "if false then return")],
     },
     Bug {
         what: "a repeated admission revives what has ended",
-        file: "admit.v1.lua",
+        file: "admit.v2.lua",
         edits: &[("if known.how then return {'ended'} end", "")],
     },
     Bug {
         what: "more is reserved than there is",
-        file: "admit.v1.lua",
+        file: "admit.v2.lua",
         edits: &[("if available < 0 then", "if available < -500 then")],
     },
     Bug {
         what: "an expired key goes on paying",
-        file: "admit.v1.lua",
+        file: "admit.v2.lua",
         edits: &[("num(key.ex) <= now", "num(key.ex) + MINUTE <= now")],
     },
     Bug {
         what: "one request too many at once",
-        file: "admit.v1.lua",
+        file: "admit.v2.lua",
         edits: &[("num(key.ko) >= concurrent", "num(key.ko) > concurrent")],
     },
     Bug {
         what: "one request too many in a minute",
-        file: "admit.v1.lua",
+        file: "admit.v2.lua",
         edits: &[("count >= requests", "count > requests")],
     },
     Bug {
         what: "tokens of open requests do not count against the hour",
-        file: "admit.v1.lua",
-        edits: &[("used + num(key.kt) + tokens > most", "used + tokens > most")],
+        file: "admit.v2.lua",
+        edits: &[("used + tokens > most", "used - num(key.kt) + tokens > most")],
+    },
+    Bug {
+        what: "a client is told that it may make one request more than it may",
+        file: "admit.v2.lua",
+        edits: &[("requests, math.max(0, requests - count)", "requests, requests - count + 1")],
+    },
+    Bug {
+        what: "a client is told that tokens are left which its open requests hold",
+        file: "admit.v2.lua",
+        edits: &[("math.max(0, most - used)", "math.max(0, most - used + num(key.kt))")],
+    },
+    Bug {
+        what: "fewer than no tokens are left",
+        file: "admit.v2.lua",
+        edits: &[("math.max(0, most - used)", "most - used")],
+    },
+    Bug {
+        what: "a client is told that a minute begins with each request",
+        file: "admit.v2.lua",
+        edits: &[("requests - count), start + MINUTE - now", "requests - count), MINUTE")],
     },
     Bug {
         what: "a reservation has no deadline",
-        file: "admit.v1.lua",
+        file: "admit.v2.lua",
         edits: &[("redis.call('ZADD', KEYS[3], now + tonumber(ARGV[7]), ARGV[3])", "")],
     },
     Bug {
         what: "a cap starts its period again when the clock goes back",
-        file: "admit.v1.lua",
+        file: "admit.v2.lua",
         edits: &[("if current > num(key.kp) then", "if current ~= num(key.kp) then")],
     },
     Bug {

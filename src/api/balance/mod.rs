@@ -16,7 +16,7 @@ use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName};
 use lua_free_filters::{Credential, CredentialRefusal, credential};
 
-use super::{ApiState, X_CASHU, credential_refusal};
+use super::{ApiState, X_CASHU, credential_refusal, standing};
 use crate::clock::UnixMs;
 use crate::error::Refusal;
 use crate::ids::{AccountId, ApiKey};
@@ -109,14 +109,17 @@ pub(super) async fn account_of<L: Ledger>(
     shown: &Shown,
 ) -> Result<Account, Refusal> {
     let key = shown.key();
-    match (look_up(api, &key).await?, shown) {
-        (Some(account), _) => valid(&account).map(|()| account),
+    let account = match (look_up(api, &key).await?, shown) {
+        (Some(account), _) => account,
         (None, Shown::CashuBearer(ecash)) => {
             redeem(api, ecash.reveal(), key.account()).await?;
-            look_up(api, &key).await?.ok_or_else(Refusal::internal)
+            look_up(api, &key).await?.ok_or_else(Refusal::internal)?
         }
-        (None, Shown::Key(_) | Shown::Paid(_)) => Err(Refusal::key_not_found()),
-    }
+        (None, Shown::Key(_) | Shown::Paid(_)) => return Err(Refusal::key_not_found()),
+    };
+    valid(&account)?;
+    standing::note(&account, api.config.rate_limits);
+    Ok(account)
 }
 
 /// A child that has expired or was revoked sees its parent's balance no more. Other keys are asked

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::refusals::{pending, refund_not_found, refund_refusal};
 use super::{Shown, bearer_or_paid};
 use crate::api::input::{Input, Sats, not_offered};
-use crate::api::{ApiState, Refused, cashu_headers};
+use crate::api::{ApiState, Refused, cashu_headers, standing};
 use crate::error::Refusal;
 use crate::ledger::Ledger;
 use crate::till::{RefundAsk, RefundRefused, Refunded};
@@ -66,6 +66,10 @@ async fn refunded<L: Ledger>(
     ask: RefundAsk,
 ) -> Result<Refunded, Refusal> {
     let account = shown.key().account();
+    // Only for what is told of its limits: an account that cannot be read is no reason to refuse.
+    if let Ok(Some(account)) = api.till.ledger().account(account.clone()).await {
+        standing::note(&account, api.config.rate_limits);
+    }
     let refused = match api.till.refund(account.clone(), ask.clone()).await {
         Ok(refunded) => return Ok(refunded),
         Err(refused) => refused,

@@ -48,8 +48,8 @@ use self::scripts::{ACCOUNT_FIELDS, HAS_CHILDREN};
 use self::shard::Shard;
 use super::terms::Terms;
 use super::{
-    Account, Admission, Admitted, Amendment, Amount, Change, Children, Cursor, Denied, Deposit,
-    End, Family, Ledger, Live, NotOpened, Opening, Page, Receipt, Renewal, Reservation,
+    Account, Admission, Admitted, Amendment, Amount, Change, Children, Cursor, Denial, Denied,
+    Deposit, End, Family, Ledger, Live, NotOpened, Opening, Page, Receipt, Renewal, Reservation,
     Unavailable, Unsettled, Withdrawal, WithdrawalAsk, WithdrawalDenied,
 };
 use crate::clock::Clock;
@@ -211,7 +211,7 @@ impl Ledger for Redis {
         account.ok_or_else(replies::unreadable)
     }
 
-    async fn admit(&self, ask: Admission) -> Result<Result<Admitted, Denied>, Unavailable> {
+    async fn admit(&self, ask: Admission) -> Result<Result<Admitted, Denial>, Unavailable> {
         let shard = Shard::of(&ask.account);
         let (id, account) = (ask.reservation.clone(), ask.account.clone());
         let reservation = Reservation::open(id, account, ask.ceiling, &self.0.live);
@@ -229,10 +229,10 @@ impl Ledger for Redis {
             .arg(ask.limits.concurrent);
         let answer = Parts::of(self.0.link.run(&call).await?)?.admission()?;
         Ok(match answer {
-            Ok(available) => Ok(Admitted { reservation, available }),
-            Err(denied) => {
+            Ok((available, standing)) => Ok(Admitted { reservation, available, standing }),
+            Err(denial) => {
                 reservation.ended();
-                Err(denied)
+                Err(denial)
             }
         })
     }
@@ -247,7 +247,7 @@ impl Ledger for Redis {
             .arg(shard.accounts())
             .arg(self.now())
             .arg(amount.get());
-        let extended = Parts::of(self.0.link.run(&call).await?)?.admission()?;
+        let extended = Parts::of(self.0.link.run(&call).await?)?.reserved()?;
         if extended.is_ok() {
             reservation.amount = reservation.amount.max(amount);
         }
@@ -462,5 +462,7 @@ const AT_ONCE_MAX: usize = 100;
 
 #[cfg(test)]
 mod fake;
+#[cfg(test)]
+mod limits_tests;
 #[cfg(test)]
 mod tests;

@@ -6,10 +6,10 @@ use redis::Value;
 
 use crate::clock::UnixMs;
 use crate::ids::{AccountId, DepositId, ReservationId, WithdrawalId};
-use crate::ledger::terms::{Cap, Reset, Terms, Usage, Window};
+use crate::ledger::terms::{Cap, Reset, Room, Standing, Terms, Usage, Window};
 use crate::ledger::{
-    Account, Denied, Ended, Entry, Family, Limit, Limited, NotOpened, Receipt, Record, Unavailable,
-    UsageSource, What, Withdrawal, WithdrawalDenied, WithdrawalState,
+    Account, Denial, Denied, Ended, Entry, Family, Limit, Limited, NotOpened, Receipt, Record,
+    Unavailable, UsageSource, What, Withdrawal, WithdrawalDenied, WithdrawalState,
 };
 use crate::money::Msat;
 
@@ -117,8 +117,27 @@ impl Parts {
         })
     }
 
+    /// What is available beside a new reservation or why there is none, and where the key stands.
+    pub(super) fn admission(mut self) -> Read<Result<(Msat, Standing), Denial>> {
+        match self.reserved()? {
+            Ok(available) => Ok(Ok((available, self.standing()?))),
+            Err(denied) => {
+                let standing = if self.is_empty() { None } else { Some(self.standing()?) };
+                Ok(Err(Denial { denied, standing }))
+            }
+        }
+    }
+
+    fn standing(&mut self) -> Read<Standing> {
+        let mut room = || {
+            let (limit, left) = (self.number()?, self.number()?);
+            Ok(Room { limit, left, reset_in: Duration::from_millis(self.number()?) })
+        };
+        Ok(Standing { requests: room()?, tokens: room()? })
+    }
+
     /// What is available beside the reservation, or why there is none.
-    pub(super) fn admission(mut self) -> Read<Result<Msat, Denied>> {
+    pub(super) fn reserved(&mut self) -> Read<Result<Msat, Denied>> {
         let limited = |which, parts: &mut Self| {
             let (limit, after) = (parts.number()?, parts.number()?);
             let retry_after = Duration::from_millis(after);
@@ -128,9 +147,9 @@ impl Parts {
             "ok" => return Ok(Ok(self.msat()?)),
             "none" => Denied::NoAccount,
             "expired" => Denied::Expired,
-            "concurrent" => limited(Limit::Concurrent, &mut self)?,
-            "requests" => limited(Limit::Requests, &mut self)?,
-            "tokens" => limited(Limit::Tokens, &mut self)?,
+            "concurrent" => limited(Limit::Concurrent, self)?,
+            "requests" => limited(Limit::Requests, self)?,
+            "tokens" => limited(Limit::Tokens, self)?,
             "capped" => Denied::Capped { left: self.msat()? },
             "insufficient" => {
                 Denied::Insufficient { available: self.msat()?, account_idle: self.number()? == 1 }

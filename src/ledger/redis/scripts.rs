@@ -67,7 +67,7 @@ impl Scripts {
             amend: plain("amend.v1.lua", include_str!("scripts/amend.v1.lua")),
             family: plain("family.v1.lua", include_str!("scripts/family.v1.lua")),
             deposit: notes("deposit.v2.lua", include_str!("scripts/deposit.v2.lua")),
-            admit: plain("admit.v1.lua", include_str!("scripts/admit.v1.lua")),
+            admit: plain("admit.v2.lua", include_str!("scripts/admit.v2.lua")),
             extend: plain("extend.v1.lua", include_str!("scripts/extend.v1.lua")),
             renew: ends("renew.v2.lua", include_str!("scripts/renew.v2.lua")),
             end: ends("end.v2.lua", include_str!("scripts/end.v2.lua")),

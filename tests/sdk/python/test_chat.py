@@ -1,6 +1,7 @@
 """The unmodified SDK, paid by key: it sees what it would see at OpenAI, and what it cost."""
 
 import asyncio
+import re
 
 import openai as sdk
 import pytest
@@ -150,6 +151,17 @@ def test_an_error_has_the_class_of_its_status_and_costs_nothing(model, options, 
     assert raised.value.request_id
     assert "sk-sandbox-upstream" not in str(raised.value.body)
     assert account.settled() == account.balance
+
+
+def test_what_is_left_of_the_limits_is_read_as_at_openai():
+    completions = client(Account().key).chat.completions.with_raw_response
+    for made in (1, 2):
+        answer = completions.create(model="demo", messages=HELLO)
+        limit = int(answer.headers["x-ratelimit-limit-requests"])
+        assert int(answer.headers["x-ratelimit-remaining-requests"]) == limit - made
+        assert re.fullmatch(r"(1m)?\d+s", answer.headers["x-ratelimit-reset-requests"])
+        left = int(answer.headers["x-ratelimit-remaining-tokens"])
+        assert 0 < left < int(answer.headers["x-ratelimit-limit-tokens"])
 
 
 def test_a_rate_limit_says_when_to_come_back(openai):
