@@ -2,9 +2,7 @@
 //! becomes a key, or balance of one.
 //!
 //! The invoice's id is a secret of who asked for it: it shows the key that the payment opens, as
-//! often as it is asked for. So it is never logged ([`loggable_path`]).
-
-use std::borrow::Cow;
+//! often as it is asked for. So it is never logged ([`super::loggable_path`]).
 
 use axum::extract::{Path, State};
 use axum::routing::{get, post};
@@ -33,18 +31,6 @@ pub(super) fn routes<L: Ledger>(state: ApiState<L>) -> Router {
                 .route(&format!("{prefix}/lightning/invoice/{{id}}/status"), get(status::<L>))
         })
         .with_state(state)
-}
-
-/// A request's path as a log may have it: an invoice's id is left out of it, whatever follows.
-pub fn loggable_path(path: &str) -> Cow<'_, str> {
-    match path.split_once(BEFORE_ID) {
-        Some((before, id)) if !id.is_empty() => {
-            let after = id.split_once('/').map_or("", |(_, after)| after);
-            let slash = if id.contains('/') { "/" } else { "" };
-            format!("{before}{BEFORE_ID}-{slash}{after}").into()
-        }
-        Some(_) | None => path.into(),
-    }
 }
 
 #[derive(Deserialize)]
@@ -218,24 +204,11 @@ fn unknown() -> Refusal {
 }
 
 const PREFIXES: [&str; 6] = ["", "/v1", "/v1/balance", "/v1/wallet", "/balance", "/wallet"];
-const BEFORE_ID: &str = "/lightning/invoice/";
 const RETRY_AFTER_S: u32 = 5;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn no_path_that_is_logged_has_an_invoices_id() {
-        for prefix in PREFIXES {
-            let invoice = format!("{prefix}/lightning/invoice");
-            assert_eq!(loggable_path(&invoice), invoice);
-            let status = format!("{invoice}/5eed/status");
-            assert_eq!(loggable_path(&status), format!("{invoice}/-/status"));
-            assert_eq!(loggable_path(&format!("{invoice}/5eed")), format!("{invoice}/-"));
-        }
-        assert_eq!(loggable_path("/v1/models"), "/v1/models");
-    }
 
     #[test]
     fn every_refused_invoice_has_its_code_and_says_when_to_come_back() {

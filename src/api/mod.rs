@@ -10,6 +10,7 @@ mod health;
 mod info;
 mod input;
 mod lightning;
+mod loggable;
 mod metrics;
 mod models;
 mod render;
@@ -43,7 +44,7 @@ use crate::till::Till;
 pub use balance::{redeem_refusal, refund_refusal};
 pub use cors::{cors_headers, preflight_headers};
 pub use input::{LOCAL_BODY_BYTES_MAX, body_too_large};
-pub use lightning::loggable_path;
+pub use loggable::loggable_path;
 pub use models::{offered, sold};
 pub use render::{
     CASHU_HEADERS_BYTES_MAX, HeaderList, X_CASHU, X_CASHU_REFUND, X_REQUEST_ID,

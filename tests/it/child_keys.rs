@@ -415,6 +415,7 @@ async fn a_child_key_is_never_written_down() {
     world.chat(&child, &chat("demo")).await.expect(200);
     let reset = json!({"child_key": child.0});
     world.post(&format!("{CHILD_KEY}/reset"), Pay::from(&parent), &reset).await.expect(200);
+    revoke(&world, &parent, &child.0).await.expect(404);
     assert!(!world.gateway.log().contains(&child.0[3..]));
     for file in std::fs::read_dir(world.gateway.data_dir()).unwrap() {
         let bytes = std::fs::read(file.unwrap().path()).unwrap();

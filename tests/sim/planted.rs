@@ -43,6 +43,11 @@ pub(crate) const IN_REDIS: &[Bug] = &[
         edits: &[("redis.call('SADD', KEYS[2], id)", "")],
     },
     Bug {
+        what: "a parent is taken for one that has no children",
+        file: "children.v1.lua",
+        edits: &[("if #fresh > 0 then redis.call('HSET', KEYS[1], 'hc', 1) end", "")],
+    },
+    Bug {
         what: "one child of several is opened",
         file: "children.v1.lua",
         edits: &[("for _, id in ipairs(fresh) do", "for _, id in ipairs({fresh[1]}) do")],
