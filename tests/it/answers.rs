@@ -86,8 +86,13 @@ async fn neither_side_sees_a_credential_or_the_connection_of_the_other() {
         assert_eq!(seen.header("content-length"), Some(seen.body.len().to_string().as_str()));
         let everything = format!("{:?}", seen.headers);
         assert!(!everything.contains(&key.0) && !everything.contains("203.0.113"), "{everything}");
-        for account in ["openai-organization", "x-ratelimit-remaining-requests", "set-cookie"] {
+        for account in ["openai-organization", "anthropic-organization-id", "set-cookie"] {
             assert_eq!(answer.header(account), None, "{account} reached the client");
+        }
+        for limit in ["x-ratelimit-remaining-requests", "ratelimit"] {
+            let told: Vec<_> = answer.headers.get_all(limit).iter().collect();
+            assert_eq!(told.len(), 1, "{limit}: {told:?}");
+            assert!(!told[0].to_str().unwrap().contains("4999"), "{limit} is the upstream's");
         }
     }
     let (_, _) = world.buy(Way::XCashu, &chat("demo")).await;

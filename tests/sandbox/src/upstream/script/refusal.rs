@@ -141,10 +141,11 @@ pub(super) fn head(status: u16, content_type: &str, headers: &[&str]) -> String 
         _ => "Whatever",
     };
     let headers = headers.concat();
-    // The last three are what real upstreams send and no client of ours should see.
+    // The last five are what real upstreams send and no client of ours should see.
     format!(
         "HTTP/1.1 {status} {reason}\r\ncontent-type: {content_type}\r\n{headers}\
          openai-organization: org-sandbox\r\nx-ratelimit-remaining-requests: 4999\r\n\
+         ratelimit: \"requests\";r=4999;t=1\r\nanthropic-organization-id: org-sandbox\r\n\
          set-cookie: session=sandbox\r\n\r\n"
     )
 }
