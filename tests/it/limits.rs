@@ -88,7 +88,7 @@ async fn each_of_many_inputs_may_fill_the_context_and_is_reserved_for() {
     let body = json!({"model": "demo-narrow", "input": vec!["word ".repeat(100); 2_000]});
     let answer = world.post("/v1/embeddings", Pay::from(&key), &body).await;
     let details = answer.expect(402).json()["error"]["details"].clone();
-    let inputs = PRICE.ceiling(2_000 * 100, MODEL_OUTPUT_TOKENS, 1);
+    let inputs = PRICE.ceiling(2_000 * 100, 0, 1);
     assert_eq!(details, json!({"required": inputs, "available": 100_000}));
     assert_eq!(world.upstream.count(), 0, "nothing was forwarded");
 }
