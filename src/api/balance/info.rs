@@ -50,7 +50,7 @@ pub(super) async fn info<L: Ledger>(
             look().await?.ok_or_else(Refusal::internal)?
         }
     };
-    valid(&family.account)?;
+    valid(&api, &family.account)?;
     Ok(Json(Info::of(&key, &family)))
 }
 

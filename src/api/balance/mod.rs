@@ -117,16 +117,20 @@ pub(super) async fn account_of<L: Ledger>(
         }
         (None, Shown::Key(_) | Shown::Paid(_)) => return Err(Refusal::key_not_found()),
     };
-    valid(&account)?;
-    standing::note(&account, api.config.rate_limits);
+    valid(api, &account)?;
     Ok(account)
 }
 
+/// Whether a key may still act on its account; if so, the answer says what is left of its limits.
 /// A child that has expired or was revoked sees its parent's balance no more. Other keys are asked
 /// for their money as long as they have any.
-fn valid(account: &Account) -> Result<(), Refusal> {
+fn valid<L: Ledger>(api: &ApiState<L>, account: &Account) -> Result<(), Refusal> {
     let expired = account.terms.expires.is_some_and(|expires| expires <= UnixMs::now());
-    if account.parent.is_some() && expired { Err(Refusal::key_expired()) } else { Ok(()) }
+    if account.parent.is_some() && expired {
+        return Err(Refusal::key_expired());
+    }
+    standing::note(account, api.config.rate_limits);
+    Ok(())
 }
 
 /// Who gets what is paid in with a key: its parent, or the account itself.
