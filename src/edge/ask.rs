@@ -34,11 +34,11 @@ impl<L: Ledger> Edge<L> {
         ctx: &mut Ctx,
         order: &Order,
     ) -> Result<Origin, Asked> {
-        let mut last = nobody_is_well(order);
+        let mut last = None;
         for (nth, bid) in order.bids.iter().enumerate() {
             let Some(mut asking) = bid.upstream.begin() else { continue };
             if let Err(refusal) = self.take_bid(ctx, nth).await {
-                last = last_word(last, refusal);
+                last = Some(last_word(last, refusal));
                 continue;
             }
             let answered = self.ask_one(session, ctx, order, bid).await;
@@ -54,7 +54,7 @@ impl<L: Ledger> Edge<L> {
                     return Ok(origin);
                 }
                 (Judged::Next(refusal), _) if ctx.presence != Presence::Gone => {
-                    last = last_word(last, refusal);
+                    last = Some(last_word(last, refusal));
                 }
                 (Judged::Next(refusal) | Judged::Final(refusal), _) => {
                     return Err(Asked::Refused(refusal));
@@ -62,7 +62,7 @@ impl<L: Ledger> Edge<L> {
                 (Judged::Answer, Err(broke)) => return Err(Asked::Refused(broke.refusal())),
             }
         }
-        Err(Asked::Refused(last))
+        Err(Asked::Refused(last.unwrap_or_else(|| nobody_is_well(order))))
     }
 
     /// From here on the request is charged by this bid, for which enough is reserved. One that
@@ -97,7 +97,7 @@ impl<L: Ledger> Edge<L> {
         if origin.head.status != StatusCode::BAD_REQUEST || !bid.upstream.strips() {
             return Ok(origin);
         }
-        let mistake = read_ahead(session, ctx, &mut origin).await?;
+        let mistake = read_mistake(session, ctx, &mut origin).await?;
         let unknown = bid.upstream.unsupported(&mistake);
         let Some(without) = unknown.and_then(|name| rewrite::without(&body, name)) else {
             origin.ahead = Some(mistake);
@@ -108,8 +108,8 @@ impl<L: Ledger> Edge<L> {
     }
 }
 
-/// The body of an upstream's refusal, as far as it is read at all.
-async fn read_ahead(
+/// The body of an upstream's refusal, or a little more than [`MISTAKE_BYTES_MAX`] of it.
+pub(super) async fn read_mistake(
     session: &mut Session,
     ctx: &mut Ctx,
     origin: &mut Origin,
@@ -126,7 +126,8 @@ async fn read_ahead(
 
 /// Which of two refusals a client is told when nobody has served it: the one that says when to
 /// come back, and the soonest of those; else the later one.
-fn last_word(before: Refusal, later: Refusal) -> Refusal {
+fn last_word(before: Option<Refusal>, later: Refusal) -> Refusal {
+    let Some(before) = before else { return later };
     let is_limit = |refusal: &Refusal| refusal.kind() == Kind::RateLimitExceeded;
     match (is_limit(&before), is_limit(&later)) {
         (true, true) if before.retry_after() > later.retry_after() => later,

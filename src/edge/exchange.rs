@@ -18,7 +18,7 @@ use pingora::{Error, ErrorType};
 
 use super::Edge;
 use super::answer::Framing;
-use super::ask::{Asked, MISTAKE_BYTES_MAX, unreadable};
+use super::ask::{Asked, MISTAKE_BYTES_MAX, read_mistake, unreadable};
 use super::context::{Ctx, Presence};
 use super::meter::Meter;
 use super::order::Order;
@@ -217,18 +217,14 @@ impl<L: Ledger> Edge<L> {
         ctx: &mut Ctx,
         mut origin: Origin,
     ) -> pingora::Result<()> {
-        let mut body = BytesMut::new();
-        loop {
-            match origin.next(session, &mut ctx.presence).await {
-                Ok(Some(chunk)) => body.extend_from_slice(&chunk),
-                Ok(None) => break,
-                Err(Broke::ClientGone) => return self.client_gone(ctx).await,
-                Err(broke) => return self.refuse_paid(session, ctx, broke.refusal()).await,
-            }
-            if body.len() > MISTAKE_BYTES_MAX {
+        let body = match read_mistake(session, ctx, &mut origin).await {
+            Ok(body) if body.len() > MISTAKE_BYTES_MAX => {
                 return self.refuse_paid(session, ctx, unreadable()).await;
             }
-        }
+            Ok(body) => body,
+            Err(Broke::ClientGone) => return self.client_gone(ctx).await,
+            Err(broke) => return self.refuse_paid(session, ctx, broke.refusal()).await,
+        };
         let closed = self.close(ctx).await;
         if closed.change_for.is_some() {
             ctx.added.push(api::never_retry());
@@ -239,7 +235,7 @@ impl<L: Ledger> Edge<L> {
         self.put_back(origin).await;
         self.prepare_head(session, ctx, &mut head, Framing::Length(body.len())).await?;
         session.write_response_header(Box::new(head), false).await?;
-        session.write_response_body(Some(body.freeze()), true).await
+        session.write_response_body(Some(body), true).await
     }
 
     /// Ends a paid request with an answer of ours. What was held of the upstream's never

@@ -166,7 +166,7 @@ impl<L: Ledger> Edge<L> {
         body: Bytes,
         per_request: bool,
     ) -> Result<Order, Refusal> {
-        if forwarded_bytes(head) > FORWARDED_HEAD_BYTES_MAX {
+        if forwards_too_much(head) {
             return Err(Refusal::field("headers", "for the upstream are longer than 16 KiB"));
         }
         let peeked = peek::read(route, content_type(head)?, &body).map_err(peek_refusal)?;
@@ -245,15 +245,22 @@ fn refuse_unpriced(demand: &Demand, price: &Price) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Whether more of the client's head goes on to the upstream than an upstream is to take. What
+/// stays behind is only told apart in a head that is long as a whole.
+fn forwards_too_much(head: &RequestHeader) -> bool {
+    bytes_of(head, |_| true) > FORWARDED_HEAD_BYTES_MAX
+        && forwarded_bytes(head) > FORWARDED_HEAD_BYTES_MAX
+}
+
 /// How much of the client's head goes on to the upstream.
 fn forwarded_bytes(head: &RequestHeader) -> usize {
     let removed = scrub::request(&head.headers);
-    let stays = |name: &&HeaderName| removed.removes().all(|removed| removed != *name);
-    let lines = head.headers.keys().filter(stays).map(|name| {
-        let values = head.headers.get_all(name).iter();
-        values.map(|value| name.as_str().len().saturating_add(value.len())).sum::<usize>()
-    });
-    lines.sum()
+    bytes_of(head, |name| removed.removes().all(|removed| removed != name))
+}
+
+fn bytes_of(head: &RequestHeader, counts: impl Fn(&HeaderName) -> bool) -> usize {
+    let lines = head.headers.iter().filter(|(name, _)| counts(name));
+    lines.map(|(name, value)| name.as_str().len().saturating_add(value.len())).sum()
 }
 
 /// What the body says that it is. Of two different answers nobody knows which the upstream would

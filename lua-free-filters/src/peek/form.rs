@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::members::{check_model, count, not_a_variant, refuse};
+use super::members::{check_model, count, flag, not_a_variant, refuse};
 use super::{Framing, PeekRefusal, Peeked, UsageAsk};
 use crate::multipart::{self, Part};
 use crate::peek::Demand;
@@ -101,11 +101,7 @@ impl<'b> Form<'b> {
     }
 
     pub(super) fn flag(&self, field: &'static str) -> Result<bool, PeekRefusal> {
-        match self.text(field)? {
-            None | Some("false") => Ok(false),
-            Some("true") => Ok(true),
-            Some(_) => refuse(field, "must be true or false"),
-        }
+        flag(field, self.text(field)?)
     }
 
     pub(super) fn count(

@@ -119,11 +119,7 @@ impl<'b, const N: usize> Members<'b, N> {
     }
 
     pub(super) fn flag(&self, field: &'static str) -> Result<bool, PeekRefusal> {
-        match self.given(field) {
-            None | Some("false") => Ok(false),
-            Some("true") => Ok(true),
-            Some(_) => refuse(field, "must be true or false"),
-        }
+        flag(field, self.given(field))
     }
 
     /// A whole number from 1 to `max`; `message` says that.
@@ -186,6 +182,15 @@ pub(super) fn check_model(model: &str) -> Result<(), PeekRefusal> {
         0 => refuse("model", "must not be empty"),
         len if len > MODEL_BYTES_MAX => refuse("model", "is too long"),
         _ => Ok(()),
+    }
+}
+
+/// `false` where nothing is given.
+pub(super) fn flag(field: &'static str, given: Option<&str>) -> Result<bool, PeekRefusal> {
+    match given {
+        None | Some("false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(_) => refuse(field, "must be true or false"),
     }
 }
 
