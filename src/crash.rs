@@ -12,6 +12,8 @@ pub enum Step {
     SwapAnswered,
     /// The proofs are ours on disk, no account has them.
     Redeemed,
+    /// The account is open under the terms that it was asked for with, and has nothing.
+    Opened,
     /// The account has the deposit, the redemption does not say so yet.
     Deposited,
     /// The redemption is complete.
@@ -61,6 +63,16 @@ impl Step {
         Self::ChangeIssued,
         Self::WithdrawCommitted,
         Self::Delivered,
+    ];
+
+    /// From a token's arrival to the balance of a key with terms that it opens.
+    pub const OF_CREATE: [Self; 6] = [
+        Self::RedeemRecorded,
+        Self::SwapAnswered,
+        Self::Redeemed,
+        Self::Opened,
+        Self::Deposited,
+        Self::Credited,
     ];
 
     /// From the wish for an invoice to the balance that it became.

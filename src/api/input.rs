@@ -117,6 +117,38 @@ impl Visitor<'_> for SatsVisitor {
     }
 }
 
+/// A whole number: as JSON has it, or its digits alone, as a query has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Whole(pub(super) u64);
+
+impl<'de> Deserialize<'de> for Whole {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(WholeVisitor)
+    }
+}
+
+struct WholeVisitor;
+
+impl Visitor<'_> for WholeVisitor {
+    type Value = Whole;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a whole number")
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<Whole, E> {
+        Ok(Whole(number))
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Whole, E> {
+        let digits = text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok());
+        digits
+            .flatten()
+            .map(Whole)
+            .ok_or_else(|| E::invalid_value(Unexpected::Other("text"), &self))
+    }
+}
+
 /// Tokens of a thousand proofs fit; nothing here needs more.
 pub const LOCAL_BODY_BYTES_MAX: usize = 256 * 1024;
 
@@ -129,6 +161,7 @@ mod tests {
         text: Option<String>,
         amount_sats: Option<Sats>,
         later: Option<Value>,
+        whole: Option<Whole>,
     }
 
     async fn read(method: &str, uri: &str, body: impl Into<Body>) -> Result<Fields, Refusal> {
@@ -174,6 +207,21 @@ mod tests {
         }
         let message = refused(r#"{"amount_sats":"7"}"#).await["error"]["message"].clone();
         assert_eq!(message, "'amount_sats' must be a positive integer");
+    }
+
+    #[tokio::test]
+    async fn a_whole_number_is_one_or_its_digits() {
+        let whole = |fields: Fields| fields.whole.map(|Whole(number)| number);
+        assert_eq!(whole(read("GET", "/?whole=7", "").await.unwrap()), Some(7));
+        for (body, number) in [(r#"{"whole":0}"#, 0), (r#"{"whole":"07"}"#, 7)] {
+            assert_eq!(whole(read("POST", "/", body).await.unwrap()), Some(number));
+        }
+        for wrong in ["-1", "1.5", "true", "[1]", "\"\"", "\"-1\"", "\"+1\"", "\" 1\"", "1e40"] {
+            let answer = refused(&format!(r#"{{"whole":{wrong}}}"#)).await;
+            assert_eq!(answer["error"]["message"], "'whole' must be a whole number", "{wrong}");
+        }
+        let beyond = refused(r#"{"whole":"18446744073709551616"}"#).await;
+        assert_eq!(beyond["error"]["details"]["param"], "whole");
     }
 
     #[tokio::test]

@@ -12,14 +12,13 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use super::flights::{Boarding, Flight};
 use super::keeper::Matter;
+use super::terms::{kept, restored};
 use super::{Landed, RedeemRefused, Till};
 use crate::clock::UnixMs;
 use crate::ids::{AccountId, ApiKey, DepositId, InvoiceId};
-use crate::ledger::terms::{Cap, Reset, Terms};
+use crate::ledger::terms::Terms;
 use crate::ledger::{Ledger, Opening};
 use crate::money::Msat;
 use crate::wallet::{self, Looked, PaidQuote, Progress, Purpose, QuoteAsk, QuoteRefused};
@@ -227,56 +226,6 @@ fn refused(refused: QuoteRefused) -> InvoiceRefused {
     }
 }
 
-/// Terms as they wait for the payment, in the wallet's row.
-#[derive(Serialize, Deserialize)]
-struct Kept {
-    expires_ms: Option<u64>,
-    cap: Option<(Msat, String)>,
-}
-
-/// Only what an invoice can be asked with; limits of its own a key has from elsewhere.
-fn kept(terms: &Terms) -> Option<String> {
-    let expires_ms = terms.expires.map(|expires| expires.0);
-    let cap = terms.cap.map(|cap| (cap.amount, cap.reset.name().to_owned()));
-    if expires_ms.is_none() && cap.is_none() {
-        return None;
-    }
-    serde_json::to_string(&Kept { expires_ms, cap }).ok()
-}
-
-/// Terms that cannot be read are no terms at all: such a row is the operator's to look at.
-fn restored(text: &str) -> Result<Terms, String> {
-    let unreadable = || "its terms cannot be read".to_owned();
-    let Kept { expires_ms, cap } = serde_json::from_str(text).map_err(|_| unreadable())?;
-    let cap = match cap {
-        None => None,
-        Some((amount, reset)) => {
-            Some(Cap { amount, reset: Reset::named(&reset).ok_or_else(unreadable)? })
-        }
-    };
-    Ok(Terms { expires: expires_ms.map(UnixMs), cap, ..Terms::default() })
-}
-
 /// How long somebody who asks for an invoice waits for the mint's word; what it says later is
 /// in the next answer.
 const LOOK_MAX: Duration = Duration::from_secs(3);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn terms_wait_for_their_payment_unchanged() {
-        let amount = Msat::new(7).unwrap();
-        for reset in [Reset::Never, Reset::Daily, Reset::Weekly, Reset::Monthly] {
-            for expires in [None, Some(UnixMs(1))] {
-                let cap = Some(Cap { amount, reset });
-                let terms = Terms { expires, cap, ..Terms::default() };
-                assert_eq!(restored(&kept(&terms).unwrap()).unwrap(), terms);
-            }
-        }
-        assert_eq!(kept(&Terms::default()), None);
-        assert!(restored("{}").is_ok_and(|terms| terms == Terms::default()));
-        assert!(restored(r#"{"cap":[7,"hourly"]}"#).is_err());
-    }
-}

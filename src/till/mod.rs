@@ -9,7 +9,7 @@
 //! process left, or a mint that was away, is finished by `keeper.rs`.
 //!
 //! ```text
-//! redeem   wallet: recorded → redeemed      ledger: deposit        wallet: credited
+//! redeem   wallet: recorded → redeemed      ledger: opened, deposit wallet: credited
 //! invoice  wallet: offered → paid           ledger: opened, then as redeem (lightning.rs)
 //! refund   ledger: withdrawal begun         wallet: issued         ledger: committed
 //! ```
@@ -33,6 +33,7 @@ mod refund;
 mod refund_tests;
 #[cfg(test)]
 mod support;
+mod terms;
 #[cfg(test)]
 mod tests;
 

@@ -1,12 +1,17 @@
 //! Redeem, then deposit: a token becomes balance once, however often it is shown.
+//!
+//! The terms of a key that a token opens are written down with its redemption, and the account is
+//! opened under them once the value is ours: a token that is worth nothing leaves no account, and
+//! a crash no account without its terms.
 
 use super::flights::{Boarding, Flight};
+use super::terms::{kept, restored};
 use super::{CashuToken, Landed, RedeemRefused, Redeemed, Till};
 use crate::crash::{self, Step};
 use crate::ids::{AccountId, DepositId};
-use crate::ledger::{Deposit, Ledger};
+use crate::ledger::{Deposit, Ledger, Opening};
 use crate::money::Msat;
-use crate::wallet::Redemption;
+use crate::wallet::{Payee, Redemption};
 
 impl<L: Ledger> Till<L> {
     /// Makes this token the balance of `into`, once; a repetition answers the same. Nothing is
@@ -19,6 +24,28 @@ impl<L: Ledger> Till<L> {
         into: AccountId,
         at_least: Msat,
     ) -> Result<Redeemed, RedeemRefused> {
+        self.redeem_for(cashu_token, into.into(), at_least).await
+    }
+
+    /// The same for an account that is new, opened under terms. One that exists keeps its own, and
+    /// so does one that this very token has opened or is opening.
+    pub async fn open_with(
+        &self,
+        cashu_token: &str,
+        opening: Opening,
+    ) -> Result<Redeemed, RedeemRefused> {
+        let Opening { account, terms } = opening;
+        let payee = Payee { account, terms: kept(&terms) };
+        self.redeem_for(cashu_token, payee, Msat::ZERO).await
+    }
+
+    async fn redeem_for(
+        &self,
+        cashu_token: &str,
+        payee: Payee,
+        at_least: Msat,
+    ) -> Result<Redeemed, RedeemRefused> {
+        let into = payee.account.clone();
         let id = DepositId::of_cashu_token(cashu_token);
         let patience = self.wallet().timeout();
         for _ in 0..FLIGHTS_MAX {
@@ -26,7 +53,7 @@ impl<L: Ledger> Till<L> {
                 Boarding::Pilot(flight) => {
                     let waiting = flight.waiting();
                     let text = CashuToken::new(cashu_token);
-                    let flown = self.clone().fly(flight, text, into.clone(), at_least);
+                    let flown = self.clone().fly(flight, text, payee.clone(), at_least);
                     self.wallet().handle().spawn(flown);
                     (waiting, true)
                 }
@@ -60,16 +87,16 @@ impl<L: Ledger> Till<L> {
         self,
         flight: Flight<DepositId, Landed>,
         text: CashuToken,
-        into: AccountId,
+        payee: Payee,
         at_least: Msat,
     ) {
         // Nothing is taken while it could not be credited.
-        if let Err(why) = self.ledger().account(into.clone()).await {
+        if let Err(why) = self.ledger().account(payee.account.clone()).await {
             log::warn!("no redemption: {why}");
             return flight.land(Some(Err(RedeemRefused::LedgerUnavailable)));
         }
         let asked = || flight.asked();
-        let outcome = match self.wallet().redeem(text.reveal(), into, at_least, &asked).await {
+        let outcome = match self.wallet().redeem(text.reveal(), payee, at_least, &asked).await {
             Ok(redemption) => self.credit(redemption).await,
             Err(refused) => Err(refused),
         };
@@ -78,10 +105,16 @@ impl<L: Ledger> Till<L> {
 
     /// Gives the account what became ours. Repeated, it is the same deposit.
     pub(super) async fn credit(&self, redemption: Redemption) -> Result<Redeemed, RedeemRefused> {
-        let Redemption { id, account, amount, credited, fresh } = redemption;
+        let Redemption { id, account, terms, amount, credited, fresh } = redemption;
         let redeemed = Redeemed { account: account.clone(), amount, fresh };
         if credited {
             return Ok(redeemed);
+        }
+        if let Some(terms) = terms
+            && let Err(why) = self.open_under(account.clone(), &terms).await
+        {
+            log::error!("redemption {id}: not credited yet: {why}");
+            return Err(RedeemRefused::LedgerUnavailable);
         }
         let deposit = Deposit { id: id.clone(), account, amount };
         if let Err(why) = self.ledger().deposit(deposit).await {
@@ -94,6 +127,13 @@ impl<L: Ledger> Till<L> {
         }
         crash::point(Step::Credited);
         Ok(redeemed)
+    }
+
+    async fn open_under(&self, account: AccountId, terms: &str) -> Result<(), String> {
+        let opening = Opening { account, terms: restored(terms)? };
+        self.ledger().open(opening).await.map_err(|why| why.to_string())?;
+        crash::point(Step::Opened);
+        Ok(())
     }
 }
 

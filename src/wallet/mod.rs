@@ -142,11 +142,26 @@ pub enum WalletError {
     Store(#[from] StoreError),
 }
 
+/// Whom a token's value is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Payee {
+    pub(crate) account: AccountId,
+    /// The till's words, for an account that this value opens: given back until it is credited.
+    pub(crate) terms: Option<String>,
+}
+
+impl From<AccountId> for Payee {
+    fn from(account: AccountId) -> Self {
+        Self { account, terms: None }
+    }
+}
+
 /// A token that became proofs of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Redemption {
     pub(crate) id: DepositId,
     pub(crate) account: AccountId,
+    pub(crate) terms: Option<String>,
     pub(crate) amount: Msat,
     pub(crate) credited: bool,
     /// Became ours by this very call.
@@ -158,6 +173,7 @@ impl Redemption {
         Self {
             id: row.id.clone(),
             account: row.account.clone(),
+            terms: row.terms.clone(),
             amount: row.amount,
             credited: row.state == State::Credited,
             fresh: false,

@@ -164,6 +164,8 @@ impl Settling<'_> {
         let redemption = RedemptionRow {
             id: row.id.clone(),
             account: row.account.clone(),
+            // It is open already.
+            terms: None,
             attempt,
             amount: row.amount,
             fee: Msat::ZERO,

@@ -37,11 +37,11 @@ use cdk::nuts::BlindSignature;
 use super::attempt::{self, Fate};
 use super::incoming::{Incoming, Inputs, unfetched};
 use super::mint::{Mint, MintError};
-use super::rows::{Attempt, RedemptionRow, State};
-use super::{RedeemRefused, Redemption, Wallet, split};
+use super::rows::{Attempt, RedemptionRow, State, drop_terms};
+use super::{Payee, RedeemRefused, Redemption, Wallet, split};
 use crate::clock::{Stopwatch, UnixMs};
 use crate::crash::{self, Step};
-use crate::ids::{AccountId, DepositId};
+use crate::ids::DepositId;
 use crate::money::Msat;
 use crate::store::{Durability, StoreError, Tx, values};
 
@@ -81,11 +81,11 @@ impl Wallet {
     pub(crate) async fn redeem(
         &self,
         text: &str,
-        into: AccountId,
+        payee: impl Into<Payee>,
         at_least: Msat,
         asked: &(dyn Fn() + Send + Sync),
     ) -> Result<Redemption, RedeemRefused> {
-        let id = DepositId::of_cashu_token(text);
+        let (id, payee) = (DepositId::of_cashu_token(text), payee.into());
         let known = self.redemption_row(&id).await.map_err(unrecorded)?;
         if let Some(row) = &known
             && row.is_ours()
@@ -112,10 +112,10 @@ impl Wallet {
                 Turn::Elsewhere => return Err(RedeemRefused::Unknown),
                 Turn::Ours(row) => {
                     asked();
-                    Run { wallet: self, mint, row }.resume(inputs, into, at_least).await
+                    Run { wallet: self, mint, row }.resume(inputs, payee, at_least).await
                 }
                 Turn::Unrecorded => {
-                    let row = self.plan(&id, &into, at_least, &incoming, &inputs).await?;
+                    let row = self.plan(&id, &payee, at_least, &incoming, &inputs).await?;
                     asked();
                     let Some(row) = self.record(row).await? else { continue };
                     crash::point(Step::RedeemRecorded);
@@ -162,7 +162,7 @@ impl Wallet {
     async fn plan(
         &self,
         id: &DepositId,
-        account: &AccountId,
+        payee: &Payee,
         at_least: Msat,
         incoming: &Incoming,
         inputs: &Inputs,
@@ -187,8 +187,9 @@ impl Wallet {
         };
         let fee = worth(inputs.fee)?;
         let asked = UnixMs::now();
-        let (id, account) = (id.clone(), account.clone());
-        Ok(RedemptionRow { id, account, attempt, amount, fee, state: State::Recorded, asked })
+        let (id, state) = (id.clone(), State::Recorded);
+        let Payee { account, terms } = payee.clone();
+        Ok(RedemptionRow { id, account, terms, attempt, amount, fee, state, asked })
     }
 
     /// Nothing if another gateway was faster.
@@ -250,7 +251,7 @@ impl Wallet {
             let sql = "UPDATE redemptions SET state = 'credited', owner = NULL
                        WHERE id = ?1 AND state = 'redeemed'";
             tx.execute(sql, values![id.as_str()])?;
-            Ok(())
+            drop_terms(tx, &id)
         };
         self.db().write(Durability::Process, write).await
     }
@@ -261,14 +262,14 @@ impl Run<'_> {
     async fn resume(
         mut self,
         inputs: Inputs,
-        into: AccountId,
+        payee: Payee,
         at_least: Msat,
     ) -> Result<Redemption, RedeemRefused> {
         match attempt::look(&self.mint, self.wallet.seed(), &self.row.attempt).await {
             Fate::Signed(signatures) => self.complete(&signatures).await,
             Fate::Unspent { outputs_used } => {
                 enough(self.row.amount, at_least)?;
-                self.row.account = into;
+                (self.row.account, self.row.terms) = (payee.account, payee.terms);
                 self.renew(outputs_used).await?;
                 self.ask(inputs).await
             }
@@ -421,7 +422,9 @@ impl Run<'_> {
         let write = move |tx: &mut Tx<'_>| {
             let sql = "DELETE FROM redemptions
                        WHERE id = ?1 AND state IN ('recorded', 'lapsed') AND owner = ?2";
-            tx.execute(sql, values![id.as_str(), gateway])?;
+            if tx.execute(sql, values![id.as_str(), gateway])? == 1 {
+                drop_terms(tx, &id)?;
+            }
             Ok(())
         };
         if let Err(error) = self.wallet.db().write(Durability::Process, write).await {

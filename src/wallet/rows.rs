@@ -52,6 +52,7 @@ impl State {
 pub(super) struct RedemptionRow {
     pub(super) id: DepositId,
     pub(super) account: AccountId,
+    pub(super) terms: Option<String>,
     pub(super) attempt: Attempt,
     pub(super) amount: Msat,
     pub(super) fee: Msat,
@@ -67,7 +68,9 @@ impl RedemptionRow {
 
     pub(super) fn find(tx: &mut Tx<'_>, id: &DepositId) -> Result<Option<Self>, StoreError> {
         let sql = "SELECT id, account, mint, unit, keyset, counter_start, outputs, amount_msat,
-                   fee_msat, ys, state, asked_ms FROM redemptions WHERE id = ?1";
+                   fee_msat, ys, state, asked_ms,
+                   (SELECT terms FROM openings WHERE openings.id = redemptions.id)
+                   FROM redemptions WHERE id = ?1";
         tx.row(sql, values![id.as_str()])?.map(|row| Self::read(&row)).transpose()
     }
 
@@ -91,6 +94,7 @@ impl RedemptionRow {
             fee: msat(row, 8)?,
             state: state.ok_or_else(|| damaged("state"))?,
             asked: UnixMs::from_i64(row.get(11)?),
+            terms: row.get(12)?,
         })
     }
 
@@ -127,7 +131,18 @@ impl RedemptionRow {
             self.asked.to_i64(),
             gateway,
         ];
-        Ok(tx.execute(sql, values)? == 1)
+        let inserted = tx.execute(sql, values)? == 1;
+        if inserted {
+            self.write_terms(tx)?;
+        }
+        Ok(inserted)
+    }
+
+    fn write_terms(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        let Some(terms) = &self.terms else { return Ok(()) };
+        let sql = "INSERT INTO openings (id, terms) VALUES (?1, ?2)";
+        tx.execute(sql, values![self.id.as_str(), terms])?;
+        Ok(())
     }
 
     /// Its proofs are ours: stores them and says so. False, and nothing stored, if this gateway
@@ -149,7 +164,7 @@ impl RedemptionRow {
         Ok(true)
     }
 
-    /// Before it is asked for again: the account it is for now, and its outputs. False if this
+    /// Before it is asked for again: whom it is for now, and its outputs. False if this
     /// gateway is not its owner any more.
     pub(super) fn renew(&self, tx: &mut Tx<'_>, gateway: &str) -> Result<bool, StoreError> {
         let sql = "UPDATE redemptions SET account = ?2, keyset = ?3, counter_start = ?4,
@@ -164,8 +179,19 @@ impl RedemptionRow {
             self.asked.to_i64(),
             gateway,
         ];
-        Ok(tx.execute(sql, values)? == 1)
+        let renewed = tx.execute(sql, values)? == 1;
+        if renewed {
+            drop_terms(tx, &self.id)?;
+            self.write_terms(tx)?;
+        }
+        Ok(renewed)
     }
+}
+
+/// A redemption opens no account any more.
+pub(super) fn drop_terms(tx: &mut Tx<'_>, id: &DepositId) -> Result<(), StoreError> {
+    tx.execute("DELETE FROM openings WHERE id = ?1", values![id.as_str()])?;
+    Ok(())
 }
 
 /// A proof of ours as stored: worthless without the seed.

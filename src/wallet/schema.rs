@@ -4,7 +4,8 @@
 //! worth nothing without the seed file. `holder` says who a proof was set aside for: a
 //! withdrawal or an exchange with the mint; without one it is in the pool. `owner` says which
 //! gateway is at an operation (`lease.rs`). A quote's `id` is a hash of the invoice's id, `quote`
-//! is its name at the mint, `terms` are the till's, for the account that it opens.
+//! is its name at the mint, `terms` are the till's, for the account that it opens; a redemption's
+//! are in `openings` until it is credited.
 
 /// Written for SQLite, safe to run again.
 pub const SCHEMA: &str = "
@@ -41,6 +42,10 @@ CREATE TABLE IF NOT EXISTS redemptions (
 ) STRICT;
 CREATE INDEX IF NOT EXISTS redemptions_due ON redemptions (next_ms) WHERE state <> 'credited';
 CREATE INDEX IF NOT EXISTS redemptions_of ON redemptions (account, seq);
+CREATE TABLE IF NOT EXISTS openings (
+    id TEXT PRIMARY KEY,
+    terms TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS quotes (
     id TEXT PRIMARY KEY,
     account TEXT NOT NULL,

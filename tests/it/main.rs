@@ -37,6 +37,7 @@ mod routes;
 mod secrets;
 mod support;
 mod telemetry;
+mod terms;
 mod tls;
 mod unsold;
 mod upstreams;

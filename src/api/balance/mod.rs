@@ -154,9 +154,15 @@ async fn redeem<L: Ledger>(
     cashu_token: &str,
     account: AccountId,
 ) -> Result<Redeemed, Refusal> {
-    let redeemed = api.till.redeem(cashu_token, account.clone(), Msat::ZERO).await;
+    redeemed_into(&account, api.till.redeem(cashu_token, account.clone(), Msat::ZERO).await)
+}
+
+fn redeemed_into(
+    account: &AccountId,
+    redeemed: Result<Redeemed, RedeemRefused>,
+) -> Result<Redeemed, Refusal> {
     match redeemed.map_err(|refused| redeem_refusal(&refused))? {
-        redeemed if redeemed.account == account => Ok(redeemed),
+        redeemed if redeemed.account == *account => Ok(redeemed),
         _ => Err(redeem_refusal(&RedeemRefused::AlreadySpent)),
     }
 }
