@@ -43,6 +43,10 @@ pub enum Step {
     QuotePaid,
     /// The mint has signed them, we have not stored that.
     QuoteSigned,
+    /// A foreign mint's payment of our mint's invoice is written down, it was not asked to pay.
+    MeltRecorded,
+    /// The foreign mint says that it has paid, and nothing here does.
+    MeltPaid,
 }
 
 impl Step {
@@ -79,6 +83,17 @@ impl Step {
     pub const OF_INVOICE: [Self; 7] = [
         Self::QuoteRecorded,
         Self::QuoteOffered,
+        Self::QuotePaid,
+        Self::QuoteSigned,
+        Self::Redeemed,
+        Self::Deposited,
+        Self::Credited,
+    ];
+
+    /// From a foreign mint's token to the balance of a key with terms that it opens.
+    pub const OF_FOREIGN: [Self; 7] = [
+        Self::MeltRecorded,
+        Self::MeltPaid,
         Self::QuotePaid,
         Self::QuoteSigned,
         Self::Redeemed,

@@ -78,8 +78,9 @@ impl Parts {
     }
 
     async fn till<L: Ledger>(&self, ledger: L, db: Db) -> Result<Till<L>, String> {
-        let Config { seed_file, mints, mint_timeout, reservation, .. } = &*self.config;
-        let wallet = Wallet::open(db, seed_file, mints, *mint_timeout)
+        let Config { seed_file, mints, foreign_mints, mint_timeout, reservation, .. } =
+            &*self.config;
+        let wallet = Wallet::open_with(db, seed_file, mints, foreign_mints, *mint_timeout)
             .await
             .map_err(|error| error.to_string())?;
         let (lifetime, every) = (reservation.lifetime, reservation.renew_every);

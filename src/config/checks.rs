@@ -4,6 +4,7 @@
 //! too; what stands in is never used, since one mistake means no configuration.
 
 mod feeds;
+mod foreign;
 mod models;
 mod prices;
 mod upstreams;
@@ -31,6 +32,7 @@ pub(super) fn check(file: File, outside: &dyn Outside, found: &mut Found) -> Con
     let has_dollar_rate = btc_usd_cents.is_some() || btc_usd_feed.is_some();
     let market = Market { upstream_names: &upstream_names, btc_usd_cents, has_dollar_rate };
     let models = checks.models(file.models, &market);
+    let mints = checks.mints(file.mints, &KeyPath::from("mints"));
     Config {
         http_url: checks.shown_url(&file.http_url, "http_url"),
         onion_url: checks.shown_url(&file.onion_url, "onion_url"),
@@ -42,7 +44,8 @@ pub(super) fn check(file: File, outside: &dyn Outside, found: &mut Found) -> Con
         rate_limits: checks.rate_limits(&file.rate_limits),
         reservation: checks.reservation(&file.reservation),
         missing_credential_status: checks.missing_credential_status(&file.errors),
-        mints: checks.mints(file.mints),
+        foreign_mints: checks.foreign_mints(file.foreign_mints, &mints),
+        mints,
         upstreams: checks.upstreams(file.upstreams, has_dollar_rate),
         models,
         name: file.name,
@@ -214,11 +217,10 @@ impl Checks<'_> {
         Lightning { enabled: lightning.enabled, amount_sats_max }
     }
 
-    fn mints(&mut self, mints: Vec<Option<schema::Mint>>) -> Vec<Mint> {
-        let at = KeyPath::from("mints");
+    fn mints(&mut self, mints: Vec<Option<schema::Mint>>, at: &KeyPath) -> Vec<Mint> {
         let mut names = Names::default();
         let mut checked = Vec::new();
-        for (mint, at) in self.elements(mints, &at) {
+        for (mint, at) in self.elements(mints, at) {
             let insecure = mint.allow_insecure.unwrap_or(false);
             let url = self.base_url(mint.url, insecure, &at.key("url"));
             self.unique(&mut names, &url, &at.key("url"));

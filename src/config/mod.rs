@@ -6,6 +6,7 @@
 
 mod checks;
 mod feeds;
+mod foreign;
 mod mistake;
 mod model;
 mod references;
@@ -27,6 +28,7 @@ pub use feeds::{
     AGREE_WITHIN_PERCENT_MAX, BtcUsdFeed, ListingPolicy, MARKUP_PERCENT_MAX, RATE_SOURCES_MAX,
     RateSource,
 };
+pub use foreign::ForeignMints;
 pub use mistake::{Mistake, Mistakes, NotLoaded};
 pub use model::{
     Abort, AudioPrice, Currency, ImagePrice, ImageTokens, MissingUsage, Model, OutputLimitField,
@@ -95,6 +97,7 @@ pub struct Config {
     pub mints: Vec<Mint>,
     pub mint_timeout: Duration,
     pub lightning: Lightning,
+    pub foreign_mints: ForeignMints,
     /// A fixed rate; wins over the feed.
     pub btc_usd_cents: Option<u64>,
     pub btc_usd_feed: Option<BtcUsdFeed>,

@@ -185,7 +185,7 @@ impl<L: Ledger> Till<L> {
         matter
     }
 
-    async fn settle(&self, id: &DepositId, paid: PaidQuote) -> (Landed, Matter) {
+    pub(super) async fn settle(&self, id: &DepositId, paid: PaidQuote) -> (Landed, Matter) {
         // Nothing is taken from the mint while it could not be credited.
         if let Err(why) = self.open_for(&paid).await {
             log::warn!("invoice {id}: paid, and not credited yet: {why}");

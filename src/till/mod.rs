@@ -11,6 +11,7 @@
 //! ```text
 //! redeem   wallet: recorded → redeemed      ledger: opened, deposit wallet: credited
 //! invoice  wallet: offered → paid           ledger: opened, then as redeem (lightning.rs)
+//! foreign  wallet: invoice paid by the foreign mint, then as invoice (foreign.rs)
 //! refund   ledger: withdrawal begun         wallet: issued         ledger: committed
 //! ```
 //!
@@ -23,6 +24,7 @@
 #[cfg(test)]
 mod fleet_tests;
 mod flights;
+mod foreign;
 mod keeper;
 mod lightning;
 #[cfg(test)]
@@ -48,7 +50,7 @@ use crate::money::Msat;
 use crate::wallet::Wallet;
 
 pub use self::lightning::{Goes, Invoice, InvoiceAsk, InvoiceRefused, InvoiceState, InvoiceStatus};
-pub use crate::wallet::{CashuToken, RedeemRefused};
+pub use crate::wallet::{CashuToken, RedeemRefused, Swapped};
 
 /// A token that has become balance, now or earlier.
 #[derive(Clone, Debug, PartialEq, Eq)]

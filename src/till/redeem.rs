@@ -24,19 +24,20 @@ impl<L: Ledger> Till<L> {
         into: AccountId,
         at_least: Msat,
     ) -> Result<Redeemed, RedeemRefused> {
-        self.redeem_for(cashu_token, into.into(), at_least).await
+        self.redeem_for(cashu_token, into.into(), at_least, Mints::Accepted).await
     }
 
-    /// The same for an account that is new, opened under terms. One that exists keeps its own, and
-    /// so does one that this very token has opened or is opening.
-    pub async fn open_with(
+    /// The same for value that is not paid for a request, but in: also of a foreign mint's. An
+    /// account that is new is opened under the terms. One that exists keeps its own, and so does
+    /// one that this very token has opened or is opening.
+    pub async fn pay_in(
         &self,
         cashu_token: &str,
         opening: Opening,
     ) -> Result<Redeemed, RedeemRefused> {
         let Opening { account, terms } = opening;
         let payee = Payee { account, terms: kept(&terms) };
-        self.redeem_for(cashu_token, payee, Msat::ZERO).await
+        self.redeem_for(cashu_token, payee, Msat::ZERO, Mints::Named).await
     }
 
     async fn redeem_for(
@@ -44,6 +45,7 @@ impl<L: Ledger> Till<L> {
         cashu_token: &str,
         payee: Payee,
         at_least: Msat,
+        mints: Mints,
     ) -> Result<Redeemed, RedeemRefused> {
         let into = payee.account.clone();
         let id = DepositId::of_cashu_token(cashu_token);
@@ -53,7 +55,7 @@ impl<L: Ledger> Till<L> {
                 Boarding::Pilot(flight) => {
                     let waiting = flight.waiting();
                     let text = CashuToken::new(cashu_token);
-                    let flown = self.clone().fly(flight, text, payee.clone(), at_least);
+                    let flown = self.clone().fly(flight, text, payee.clone(), at_least, mints);
                     self.wallet().handle().spawn(flown);
                     (waiting, true)
                 }
@@ -89,6 +91,7 @@ impl<L: Ledger> Till<L> {
         text: CashuToken,
         payee: Payee,
         at_least: Msat,
+        mints: Mints,
     ) {
         // Nothing is taken while it could not be credited.
         if let Err(why) = self.ledger().account(payee.account.clone()).await {
@@ -96,8 +99,12 @@ impl<L: Ledger> Till<L> {
             return flight.land(Some(Err(RedeemRefused::LedgerUnavailable)));
         }
         let asked = || flight.asked();
-        let outcome = match self.wallet().redeem(text.reveal(), payee, at_least, &asked).await {
+        let redeemed = self.wallet().redeem(text.reveal(), payee.clone(), at_least, &asked).await;
+        let outcome = match redeemed {
             Ok(redemption) => self.credit(redemption).await,
+            Err(RedeemRefused::MintNotAccepted) if mints == Mints::Named => {
+                self.swap(text, payee, &asked).await
+            }
             Err(refused) => Err(refused),
         };
         flight.land(Some(outcome));
@@ -135,6 +142,14 @@ impl<L: Ledger> Till<L> {
         crash::point(Step::Opened);
         Ok(())
     }
+}
+
+/// Which mints' ecash is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mints {
+    Accepted,
+    /// All that configuration names: foreign ones over Lightning.
+    Named,
 }
 
 /// Flights a caller boards before it is told that the outcome is not known: each of the

@@ -125,7 +125,7 @@ impl Wallet {
     }
 
     /// V4, grouped by keyset in the rows' order, without DLEQ and memo.
-    fn token_text(
+    pub(super) fn token_text(
         &self,
         mint: &str,
         unit: &str,

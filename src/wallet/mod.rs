@@ -5,6 +5,8 @@
 //!   `redeem.rs`).
 //! * `issue`: proofs of ours become a token, without the mint wherever the pool can
 //!   compose the amount (`issue.rs`, `split.rs`), else after an exchange (`exchange.rs`).
+//! * `foreign`: what a mint that is not accepted pays one that is, for somebody's token
+//!   (`foreign.rs`).
 //! * `quote`: what a mint was paid over Lightning becomes proofs of ours (`quote.rs`).
 //!
 //! Promises: every request that could take or give value is on disk, with the counters its
@@ -23,6 +25,8 @@ mod challenge;
 mod claim;
 mod exchange;
 mod exchange_rows;
+mod foreign;
+mod foreign_rows;
 mod incoming;
 mod issue;
 mod lease;
@@ -50,6 +54,7 @@ use cdk::nuts::Id;
 use tokio::runtime::{Handle, Runtime};
 
 use self::exchange::Exchanging;
+use self::foreign::ForeignMints;
 use self::mint::Mint;
 use self::rows::{RedemptionRow, State, take_counters};
 use self::seed::Seed;
@@ -60,6 +65,7 @@ use crate::store::{Db, Durability, StoreError, Tx};
 
 pub use self::audit::{Audit, CameIn, WentOut, audit_rows, came_in_after, went_out_after};
 pub use self::challenge::payment_request;
+pub use self::foreign::Swapped;
 pub use self::incoming::{TOKEN_BYTES_MAX, TOKEN_PROOFS_MAX};
 pub(crate) use self::issue::Issue;
 pub use self::mint::Unit;
@@ -106,6 +112,9 @@ pub enum RedeemRefused {
     AlreadySpent,
     #[error("the mint's fees exceed the amount")]
     FeesExceedAmount,
+    /// What it costs to have another mint's token paid out over Lightning.
+    #[error("{} msat of fees on {} msat, {} msat at most", fees.get(), value.get(), fees_max.get())]
+    SwapTooDear { value: Msat, fees: Msat, fees_max: Msat },
     #[error("the mint cannot be reached")]
     MintUnreachable,
     #[error("the mint limits our requests")]
@@ -207,6 +216,7 @@ struct Inner {
     gateway: String,
     seed: Seed,
     mints: Vec<Arc<Mint>>,
+    foreign: ForeignMints,
     timeout: Duration,
     exchanging: Exchanging,
     runtime: Option<Runtime>,
@@ -221,9 +231,22 @@ impl Wallet {
         mints: &[config::Mint],
         timeout: Duration,
     ) -> Result<Self, WalletError> {
+        let foreign = config::ForeignMints::default();
+        Self::open_with(db, seed_file, mints, &foreign, timeout).await
+    }
+
+    /// The same, with mints whose ecash is paid in over Lightning.
+    pub async fn open_with(
+        db: Db,
+        seed_file: &Path,
+        mints: &[config::Mint],
+        foreign: &config::ForeignMints,
+        timeout: Duration,
+    ) -> Result<Self, WalletError> {
         let mints: Result<Vec<_>, _> =
             mints.iter().map(|mint| Mint::new(mint, timeout).map(Arc::new)).collect();
         let mints = mints?;
+        let foreign = ForeignMints::new(foreign, timeout)?;
         let create = |tx: &mut Tx<'_>| tx.create(SCHEMA).and_then(|()| claim::create(tx));
         db.write(Durability::Process, create).await?;
         let seed = binding::bound(&db, seed_file).await?;
@@ -236,7 +259,7 @@ impl Wallet {
             .build()
             .map_err(|error| WalletError::Config(error.to_string()))?;
         let (exchanging, runtime) = (Exchanging::default(), Some(runtime));
-        let inner = Inner { db, gateway, seed, mints, timeout, exchanging, runtime };
+        let inner = Inner { db, gateway, seed, mints, foreign, timeout, exchanging, runtime };
         let wallet = Self(Arc::new(inner));
         wallet.keep_lease();
         Ok(wallet)

@@ -209,24 +209,10 @@ impl Wallet {
     }
 
     async fn record_offer(&self, id: &DepositId, offer: Offer) -> Result<Quoted, QuoteRefused> {
-        let Offer { quote, bolt11, payment_hash, expires, locked } = offer;
-        let quoted = Quoted { bolt11, payment_hash: payment_hash.clone(), expires };
+        let Offer { bolt11, payment_hash, expires, .. } = offer.clone();
+        let quoted = Quoted { bolt11, payment_hash, expires };
         let (id, gateway) = (id.clone(), self.gateway().to_owned());
-        let write = move |tx: &mut Tx<'_>| {
-            let sql = "UPDATE quotes SET state = 'offered', owner = NULL, quote = ?2,
-                       payment_hash = ?3, locked = ?4, expires_ms = ?5, next_ms = ?6
-                       WHERE id = ?1 AND state = 'recorded' AND owner = ?7";
-            let values = values![
-                id.as_str(),
-                quote,
-                payment_hash,
-                i64::from(locked),
-                expires.to_i64(),
-                UnixMs::now().plus(FIRST_LOOK).to_i64(),
-                gateway,
-            ];
-            Ok(tx.execute(sql, values)? == 1)
-        };
+        let write = move |tx: &mut Tx<'_>| QuoteRow::offer(tx, &id, &offer, &gateway);
         match self.db().write(Durability::Disk, write).await.map_err(unrecorded)? {
             true => {
                 crash::point(Step::QuoteOffered);
@@ -384,7 +370,11 @@ impl Wallet {
         let write = move |tx: &mut Tx<'_>| {
             let sql = "DELETE FROM quotes
                        WHERE id = ?1 AND state IN ('recorded', 'offered') AND owner = ?2";
-            tx.execute(sql, values![wanted.as_str(), gateway])
+            let forgotten = tx.execute(sql, values![wanted.as_str(), gateway])?;
+            if forgotten == 1 {
+                tx.execute("DELETE FROM foreign_melts WHERE id = ?1", values![wanted.as_str()])?;
+            }
+            Ok(())
         };
         if let Err(error) = self.db().write(Durability::Process, write).await {
             log::warn!("invoice {id}: not forgotten: {error}");
@@ -418,8 +408,5 @@ fn unrecorded(error: StoreError) -> QuoteRefused {
 /// How long after its expiry an invoice's payment is still waited for. Lightning payments that
 /// were under way at the expiry arrive within days at the most.
 pub(super) const LATE_PAYMENT: Duration = Duration::from_secs(7 * 24 * 3600);
-
-/// When an invoice is first looked at without being asked for.
-const FIRST_LOOK: Duration = Duration::from_secs(2);
 
 const LOOK_EVERY_MS: u64 = 1000;

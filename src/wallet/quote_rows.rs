@@ -1,8 +1,11 @@
 //! The rows of invoices, and the statements over them.
 
+use std::time::Duration;
+
 use cdk::nuts::Id;
 
 use super::lease::free;
+use super::quote_mint::Offer;
 use super::redeem::LATE;
 use super::rows::{Attempt, amounts, damaged, keyset_id, listed, msat};
 use crate::clock::UnixMs;
@@ -20,7 +23,7 @@ pub(crate) enum Purpose {
 }
 
 impl Purpose {
-    const fn name(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Create => "create",
             Self::TopUp => "topup",
@@ -158,6 +161,28 @@ impl QuoteRow {
         Ok(tx.execute(sql, values)? == 1)
     }
 
+    /// The mint's invoice for it is written down. False if this gateway is not its owner any more.
+    pub(super) fn offer(
+        tx: &mut Tx<'_>,
+        id: &DepositId,
+        offer: &Offer,
+        gateway: &str,
+    ) -> Result<bool, StoreError> {
+        let sql = "UPDATE quotes SET state = 'offered', owner = NULL, quote = ?2,
+                   payment_hash = ?3, locked = ?4, expires_ms = ?5, next_ms = ?6
+                   WHERE id = ?1 AND state = 'recorded' AND owner = ?7";
+        let values = values![
+            id.as_str(),
+            &offer.quote,
+            &offer.payment_hash,
+            i64::from(offer.locked),
+            offer.expires.to_i64(),
+            UnixMs::now().plus(FIRST_LOOK).to_i64(),
+            gateway,
+        ];
+        Ok(tx.execute(sql, values)? == 1)
+    }
+
     /// Makes this gateway the owner of one that is not over, if it is free.
     pub(super) fn take(tx: &mut Tx<'_>, id: &DepositId, gateway: &str) -> Result<bool, StoreError> {
         let sql = concat!(
@@ -237,6 +262,9 @@ const QUOTES_DUE: &str = concat!(
 pub(super) fn unanswered_until(created: UnixMs) -> UnixMs {
     created.plus(LATE)
 }
+
+/// When an invoice is first looked at without being asked for.
+const FIRST_LOOK: Duration = Duration::from_secs(2);
 
 /// Invoices that wait for their payment at the same time. Anybody may ask for one, so that what
 /// they take up here and at the mints has a bound; beyond it nobody gets another.

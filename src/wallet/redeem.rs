@@ -444,7 +444,7 @@ fn unrecorded(error: StoreError) -> RedeemRefused {
     RedeemRefused::LedgerUnavailable
 }
 
-fn refusal(error: &MintError) -> RedeemRefused {
+pub(super) fn refusal(error: &MintError) -> RedeemRefused {
     match error {
         MintError::Refused(why) => RedeemRefused::Failed((*why).to_owned()),
         MintError::KeysetInactive => RedeemRefused::Failed("its keyset is inactive".to_owned()),

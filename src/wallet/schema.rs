@@ -5,7 +5,8 @@
 //! withdrawal or an exchange with the mint; without one it is in the pool. `owner` says which
 //! gateway is at an operation (`lease.rs`). A quote's `id` is a hash of the invoice's id, `quote`
 //! is its name at the mint, `terms` are the till's, for the account that it opens; a redemption's
-//! are in `openings` until it is credited.
+//! are in `openings` until it is credited. A foreign mint's payment of a quote is in
+//! `foreign_melts` under the quote's id; `change` is what it gave back, once we know.
 
 /// Written for SQLite, safe to run again.
 pub const SCHEMA: &str = "
@@ -75,6 +76,19 @@ CREATE INDEX IF NOT EXISTS quotes_due ON quotes (next_ms)
 CREATE INDEX IF NOT EXISTS quotes_open ON quotes (expires_ms)
     WHERE state IN ('recorded', 'offered');
 CREATE UNIQUE INDEX IF NOT EXISTS quotes_named ON quotes (mint, quote) WHERE quote IS NOT NULL;
+CREATE TABLE IF NOT EXISTS foreign_melts (
+    id TEXT PRIMARY KEY,
+    mint TEXT NOT NULL,
+    unit TEXT NOT NULL,
+    quote TEXT NOT NULL,
+    value INTEGER NOT NULL CHECK (value > 0),
+    amount_msat INTEGER NOT NULL CHECK (amount_msat > 0),
+    keyset TEXT NOT NULL,
+    counter_start INTEGER NOT NULL CHECK (counter_start >= 0),
+    blanks INTEGER NOT NULL CHECK (blanks >= 0),
+    expires_ms INTEGER NOT NULL,
+    change TEXT
+) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS proofs (
     keyset TEXT NOT NULL,
     counter INTEGER NOT NULL,

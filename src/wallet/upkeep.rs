@@ -109,7 +109,7 @@ impl Wallet {
 
     /// Asks every mint for its keysets again, so that a retired one is noticed.
     pub(crate) async fn refresh_keysets(&self) {
-        for mint in self.mints() {
+        for mint in self.mints().iter().chain(self.foreign_mints()) {
             if let Err(error) = mint.refresh().await {
                 log::info!("mint {}: keysets not refreshed: {error:?}", mint.url);
             }

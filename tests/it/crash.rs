@@ -231,6 +231,7 @@ fn recovered(step: Step) -> &'static [Step] {
         | Step::Settled
         | Step::WithdrawCommitted
         | Step::Delivered => &[],
+        Step::MeltRecorded | Step::MeltPaid => unreachable!("no mint here is foreign"),
         Step::Opened => unreachable!("no token without terms gets there; see terms.rs"),
         Step::QuoteRecorded | Step::QuoteOffered | Step::QuotePaid | Step::QuoteSigned => {
             unreachable!("no token gets there; see lightning.rs")

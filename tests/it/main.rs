@@ -19,6 +19,7 @@ mod failover;
 mod feed;
 mod fleet;
 mod fleet_audit;
+mod foreign;
 mod framing;
 mod history;
 mod http2;

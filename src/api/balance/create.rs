@@ -8,6 +8,7 @@ use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 
+use super::swap::{Swap, swap_of};
 use super::{look_up, redeemed_into};
 use crate::api::input::{Input, Whole, cashu_token};
 use crate::api::terms::{ResetName, terms_of};
@@ -29,6 +30,8 @@ pub(super) struct Asked {
 pub(super) struct Created {
     api_key: String,
     balance: Msat,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    swap: Option<Swap>,
 }
 
 pub(super) async fn create<L: Ledger>(
@@ -41,9 +44,10 @@ pub(super) async fn create<L: Ledger>(
     let end = asked.validity_date.map(|Whole(seconds)| seconds);
     let terms = terms_of(limit.transpose()?, asked.balance_limit_reset, end)?;
     let opening = Opening { account: key.account(), terms };
-    redeemed_into(&key.account(), api.till.open_with(text, opening).await)?;
+    redeemed_into(&key.account(), api.till.pay_in(text, opening).await)?;
     let account = look_up(&api, &key).await?.ok_or_else(Refusal::internal)?;
-    Ok(Json(Created { api_key: key.reveal().to_owned(), balance: account.available }))
+    let swap = swap_of(&api, text).await;
+    Ok(Json(Created { api_key: key.reveal().to_owned(), balance: account.available, swap }))
 }
 
 fn too_much() -> Refusal {

@@ -8,6 +8,7 @@ mod history;
 mod info;
 mod refund;
 mod refusals;
+mod swap;
 mod topup;
 
 use axum::Router;

@@ -37,6 +37,13 @@ pub fn redeem_refusal(refused: &RedeemRefused) -> Refusal {
             "the mint's fee is as much as this Cashu token is worth",
         )
         .status(422),
+        RedeemRefused::SwapTooDear { value, fees, fees_max } => invalid(
+            "cashu_token_swap_fees_exceed_amount",
+            "to have this mint pay over Lightning costs more than is allowed here; the Cashu token \
+             is untouched",
+        )
+        .status(422)
+        .details(json!({ "value": value, "fees": fees, "fees_max": fees_max })),
         RedeemRefused::MintUnreachable => wait(
             "cashu_mint_unreachable",
             "the mint of this Cashu token cannot be reached; the token is untouched",
@@ -145,6 +152,8 @@ mod tests {
     #[test]
     fn every_failed_redemption_has_its_code_and_says_when_to_come_back() {
         let small = RedeemRefused::TooSmall { required: amount(2), value: amount(1) };
+        let (value, fees, fees_max) = (amount(9), amount(3), amount(2));
+        let dear = RedeemRefused::SwapTooDear { value, fees, fees_max };
         for (refused, status, code, waits) in [
             (RedeemRefused::Invalid("x".into()), 400, "invalid_cashu_token", false),
             (RedeemRefused::UnitNotAccepted, 400, "invalid_cashu_token", false),
@@ -153,6 +162,7 @@ mod tests {
             (small, 402, "payment_required", false),
             (RedeemRefused::AlreadySpent, 400, "cashu_token_already_spent", false),
             (RedeemRefused::FeesExceedAmount, 422, "cashu_token_swap_fees_exceed_amount", false),
+            (dear, 422, "cashu_token_swap_fees_exceed_amount", false),
             (RedeemRefused::MintUnreachable, 503, "cashu_mint_unreachable", true),
             (RedeemRefused::MintRateLimited, 503, "cashu_mint_rate_limited", true),
             (RedeemRefused::Failed("x".into()), 400, "cashu_token_redemption_failed", false),

@@ -6,10 +6,12 @@ use axum::extract::State;
 use http::HeaderMap;
 use serde::{Deserialize, Serialize};
 
-use super::{account_of, bearer, payer, redeem};
+use super::swap::{Swap, swap_of};
+use super::{account_of, bearer, payer, redeemed_into};
 use crate::api::input::{Input, cashu_token};
 use crate::api::{ApiState, Refused};
-use crate::ledger::Ledger;
+use crate::ledger::terms::Terms;
+use crate::ledger::{Ledger, Opening};
 use crate::money::Msat;
 
 #[derive(Deserialize)]
@@ -20,6 +22,8 @@ pub(super) struct Asked {
 #[derive(Serialize)]
 pub(super) struct Added {
     msats: Msat,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    swap: Option<Swap>,
 }
 
 pub(super) async fn topup<L: Ledger>(
@@ -32,6 +36,8 @@ pub(super) async fn topup<L: Ledger>(
     let text = cashu_token("cashu_token", asked.cashu_token.as_ref())?;
     // A key that was mistyped must not swallow the ecash: first the account, then the token.
     let account = account_of(&api, &shown).await?;
-    let redeemed = redeem(&api, text, payer(&account, &shown.key())).await?;
-    Ok(Json(Added { msats: redeemed.amount }))
+    let account = payer(&account, &shown.key());
+    let opening = Opening { account: account.clone(), terms: Terms::default() };
+    let redeemed = redeemed_into(&account, api.till.pay_in(text, opening).await)?;
+    Ok(Json(Added { msats: redeemed.amount, swap: swap_of(&api, text).await }))
 }

@@ -13,6 +13,7 @@ pub mod demo;
 pub mod faucet;
 mod listening;
 pub mod mint;
+mod network;
 pub mod postgres;
 pub mod redis;
 pub mod upstream;
@@ -24,6 +25,7 @@ pub use cdk::nuts::{CurrencyUnit, PaymentRequest};
 
 pub use faucet::{Faucet, TokenFormat};
 pub use mint::{Mint, MintOptions};
+pub use network::{Network, Transit};
 pub use postgres::{Postgres, PostgresOptions};
 pub use redis::{AppendOnly, Redis, RedisCluster, RedisOptions, RedisSentinel};
 pub use upstream::{Misbehaviour, Seen, Upstream, UpstreamOptions};

@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::listening::{Cut, Cuttable, Port};
+use crate::network::{self, Network};
 use crate::{Error, Result};
 
 #[derive(Clone, Debug)]
@@ -38,11 +39,22 @@ pub struct MintOptions {
     /// Where the mint's seed and database live. Without one both are in memory, which a stop and
     /// a start of the same handle survive.
     pub dir: Option<PathBuf>,
+    /// What this mint reserves for paying an invoice; such a payment costs 1.
+    pub payment_fee_reserve: u64,
+    /// What connects it to other mints. Without one every invoice of its own is paid at once.
+    pub network: Option<Network>,
 }
 
 impl Default for MintOptions {
     fn default() -> Self {
-        Self { port: 0, units: vec![CurrencyUnit::Sat], input_fee_ppk: 0, dir: None }
+        Self {
+            port: 0,
+            units: vec![CurrencyUnit::Sat],
+            input_fee_ppk: 0,
+            dir: None,
+            payment_fee_reserve: 0,
+            network: None,
+        }
     }
 }
 
@@ -68,7 +80,7 @@ impl Mint {
                     unit.clone(),
                     PaymentMethod::BOLT11,
                     MintMeltLimits::new(1, AMOUNT_MAX),
-                    Arc::new(lightning(unit.clone())),
+                    Arc::new(lightning(unit.clone(), options.payment_fee_reserve)),
                 )
                 .await?;
         }
@@ -77,7 +89,8 @@ impl Mint {
         mint.start().await?;
 
         let mint = Arc::new(mint);
-        let controls = Arc::new(Controls::default());
+        let network = options.network;
+        let controls = Arc::new(Controls { network, ..Controls::default() });
         let serving = Serving::start(&mint, &controls, &mut port).await?;
         let input_fee_ppk = options.input_fee_ppk;
         Ok(Self { mint, controls, input_fee_ppk, port, serving: Some(serving) })
@@ -158,6 +171,7 @@ impl Mint {
 
 #[derive(Default)]
 struct Controls {
+    network: Option<Network>,
     hold: watch::Sender<bool>,
     lose: watch::Sender<bool>,
     decided: watch::Sender<u64>,
@@ -184,6 +198,7 @@ impl Serving {
             .await?
             .layer(from_fn_with_state(controls.clone(), meddle_with_swaps))
             .layer(from_fn_with_state(controls.clone(), meddle_with_quotes))
+            .layer(from_fn_with_state(controls.network.clone(), network::meddle))
             .into_make_service_with_connect_info::<Cut>();
         let all = CancellationToken::new();
         let (listener, closed) = Cuttable::new(port.listen()?, all.clone());
@@ -315,8 +330,8 @@ fn fresh_seed() -> Vec<u8> {
     SecretKey::generate().to_secret_bytes().to_vec()
 }
 
-fn lightning(unit: CurrencyUnit) -> FakeWallet {
-    let fee = FeeReserve { min_fee_reserve: 0.into(), percent_fee_reserve: 0.0 };
+fn lightning(unit: CurrencyUnit, fee_reserve: u64) -> FakeWallet {
+    let fee = FeeReserve { min_fee_reserve: fee_reserve.into(), percent_fee_reserve: 0.0 };
     FakeWallet::new(fee, HashMap::new(), HashSet::new(), 0, unit)
 }
 
