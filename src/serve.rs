@@ -15,7 +15,7 @@ use crate::edge;
 use crate::ledger::embedded::{self, Embedded};
 use crate::ledger::redis::Redis;
 use crate::ledger::spool::Spool;
-use crate::ledger::{Ledger, audit, reaper, redis};
+use crate::ledger::{Ledger, Retention, audit, reaper, redis};
 use crate::store::Db;
 use crate::telemetry::{Counted, Finding, Metrics, audit_every};
 use crate::till::Till;
@@ -57,17 +57,20 @@ impl Parts {
             let store = embedded::open_store(&database(&self.config));
             let store = store.map_err(|error| error.0)?;
             let ledger = Embedded::new(store.clone(), Clock::System);
+            let ledger = ledger.keeping(self.config.history);
             let expired = ledger.expire_all().await.map_err(|error| error.to_string())?;
             log::info!("recovery: {} reservations ended", expired.len());
-            let ledger = Counted::new(ledger, self.metrics.clone());
-            self.till(ledger, store.into()).await
+            let counted = Counted::new(ledger.clone(), self.metrics.clone());
+            let till = self.till(counted, store.into()).await?;
+            till.wallet().handle().spawn(ledger.forget_for_ever());
+            Ok(till)
         })?;
         self.listen(till, None)
     }
 
     fn fleet(self, fleet: &Fleet) -> Result<(), String> {
         let (till, spool) = block_on(async {
-            let redis = ledger_of(fleet)?;
+            let redis = ledger_of(fleet, self.config.history)?;
             let ledger = Counted::new(redis.clone(), self.metrics.clone());
             let spool = Spool::open(&self.config.data_dir.join(SPOOL), ledger.clone()).await;
             let spool = spool.map_err(|error| error.0)?;
@@ -116,7 +119,7 @@ pub fn audit(config: &Config) -> Result<audit::Report, String> {
         return audit::run(&database).map_err(|error| format!("{}: {error}", database.display()));
     };
     block_on(async {
-        let ledger = ledger_of(fleet)?;
+        let ledger = ledger_of(fleet, config.history)?;
         redis::audit::run(&ledger, &wallet_of(fleet)?).await.map_err(|error| error.to_string())
     })
 }
@@ -128,8 +131,8 @@ fn finding(config: &Config) -> Result<Finding, String> {
     Ok(Finding { drift, contradictions: report.findings })
 }
 
-fn ledger_of(fleet: &Fleet) -> Result<Redis, String> {
-    Redis::open(fleet.redis.reveal(), fleet.ledger_timeout)
+fn ledger_of(fleet: &Fleet, retention: Retention) -> Result<Redis, String> {
+    Redis::keeping(fleet.redis.reveal(), fleet.ledger_timeout, retention)
         .map_err(|why| format!("fleet.redis: {why}"))
 }
 

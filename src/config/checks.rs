@@ -5,6 +5,7 @@
 
 mod feeds;
 mod foreign;
+mod history;
 mod models;
 mod prices;
 mod upstreams;
@@ -44,6 +45,7 @@ pub(super) fn check(file: File, outside: &dyn Outside, found: &mut Found) -> Con
         rate_limits: checks.rate_limits(&file.rate_limits),
         reservation: checks.reservation(&file.reservation),
         missing_credential_status: checks.missing_credential_status(&file.errors),
+        history: checks.history(&file.history),
         foreign_mints: checks.foreign_mints(file.foreign_mints, &mints),
         mints,
         upstreams: checks.upstreams(file.upstreams, has_dollar_rate),

@@ -40,7 +40,7 @@ pub use upstream::{Auth, Health, Http, Probe, Upstream};
 use mistake::Found;
 use yaml::Document;
 
-use crate::ledger::terms;
+use crate::ledger::{Retention, terms};
 
 /// The documented default, as text.
 pub const DEFAULT: &str = include_str!("../../conf/nutgate.yaml");
@@ -98,6 +98,7 @@ pub struct Config {
     pub mint_timeout: Duration,
     pub lightning: Lightning,
     pub foreign_mints: ForeignMints,
+    pub history: Retention,
     /// A fixed rate; wins over the feed.
     pub btc_usd_cents: Option<u64>,
     pub btc_usd_feed: Option<BtcUsdFeed>,

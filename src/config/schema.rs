@@ -45,6 +45,7 @@ pub(super) struct File {
     pub(super) mint_timeout: Lasting,
     pub(super) lightning: Lightning,
     pub(super) foreign_mints: ForeignMints,
+    pub(super) history: History,
     pub(super) btc_usd: Option<Decimal>,
     pub(super) btc_usd_feed: Option<BtcUsdFeed>,
     pub(super) upstreams: Vec<Option<Upstream>>,
@@ -136,6 +137,13 @@ pub(super) struct Mint {
 pub(super) struct Lightning {
     pub(super) enabled: bool,
     pub(super) amount_sats_max: Whole,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a mapping")]
+pub(super) struct History {
+    pub(super) entries_max: Whole,
+    pub(super) kept_days: Whole,
 }
 
 #[derive(Debug, Deserialize)]

@@ -51,15 +51,7 @@ pub fn run(database: &Path) -> Result<Report, StoreError> {
 
 /// Each account's columns against the rows they sum up.
 fn ledger(connection: &Connection, report: &mut Report) -> Result<(), StoreError> {
-    let mut statement = connection.prepare(ACCOUNTS_OFF)?;
-    let mut rows = statement.query(params![i64::try_from(FINDINGS_MAX).unwrap_or(i64::MAX)])?;
-    while let Some(row) = rows.next()? {
-        let (id, column): (String, String) = (row.get(0)?, row.get(1)?);
-        let (stored, summed): (i64, i64) = (row.get(2)?, row.get(3)?);
-        report.findings.push(format!(
-            "account {id}: {column} is {stored} msat, its rows add up to {summed} msat"
-        ));
-    }
+    report.findings.extend(accounts_off(connection)?);
     for (finding, sql) in LEDGER_ROWS {
         let rows = count(connection, sql)?;
         if rows > 0 {
@@ -67,6 +59,21 @@ fn ledger(connection: &Connection, report: &mut Report) -> Result<(), StoreError
         }
     }
     Ok(())
+}
+
+/// The columns that their rows contradict.
+pub(super) fn accounts_off(connection: &Connection) -> Result<Vec<String>, StoreError> {
+    let mut findings = Vec::new();
+    let mut statement = connection.prepare(ACCOUNTS_OFF)?;
+    let mut rows = statement.query(params![i64::try_from(FINDINGS_MAX).unwrap_or(i64::MAX)])?;
+    while let Some(row) = rows.next()? {
+        let (id, column): (String, String) = (row.get(0)?, row.get(1)?);
+        let (stored, summed): (i64, i64) = (row.get(2)?, row.get(3)?);
+        findings.push(format!(
+            "account {id}: {column} is {stored} msat, its rows add up to {summed} msat"
+        ));
+    }
+    Ok(findings)
 }
 
 /// The ledger's rows against the wallet's: what came in, and what went out.
@@ -101,7 +108,9 @@ used AS MATERIALIZED (SELECT account,
     SUM(CASE WHEN how IS NULL THEN amount ELSE 0 END) AS open,
     SUM(CASE WHEN how IS NULL THEN 0 ELSE spent END) AS ended,
     SUM(CASE WHEN how IS NULL THEN 0 ELSE shortfall END) AS short
-    FROM reservations GROUP BY account),
+    FROM (SELECT account, amount, how, spent, shortfall FROM reservations
+        UNION ALL SELECT account, 0, 'forgotten', spent, shortfall FROM forgotten)
+    GROUP BY account),
 summed AS (SELECT accounts.*, IFNULL(deposits, 0) AS deposits, IFNULL(withdrawn, 0) AS withdrawn,
     IFNULL(open, 0) AS open, IFNULL(ended, 0) AS ended, IFNULL(short, 0) AS short
     FROM accounts LEFT JOIN came ON came.account = id LEFT JOIN left_ ON left_.account = id

@@ -14,10 +14,10 @@ use rusqlite::Connection;
 use super::book::Book;
 use super::{
     Account, Admission, Admitted, Amendment, Children, Cursor, Denial, Denied, Deposit, End,
-    Family, Ledger, Live, NotOpened, Opening, Page, Receipt, Renewal, Reservation, Unavailable,
-    Unsettled, Withdrawal, WithdrawalAsk, WithdrawalDenied,
+    Family, Ledger, Live, NotOpened, Opening, Page, Receipt, Renewal, Reservation, Retention,
+    Unavailable, Unsettled, Withdrawal, WithdrawalAsk, WithdrawalDenied,
 };
-use super::{journal, schema};
+use super::{history_rows, journal, schema};
 use crate::clock::{Clock, UnixMs};
 use crate::ids::{AccountId, WithdrawalId};
 use crate::money::Msat;
@@ -39,6 +39,7 @@ pub struct Embedded {
     clock: Clock,
     pages: Arc<Mutex<Pages>>,
     live: Live,
+    retention: Retention,
 }
 
 /// The part of the book that is in memory, and how many failed commits it knows of.
@@ -51,7 +52,35 @@ struct Pages {
 impl Embedded {
     /// `store` must come from [`open_store`].
     pub fn new(store: Store, clock: Clock) -> Self {
-        Self { store, clock, pages: Arc::default(), live: Live::default() }
+        let (pages, live) = (Arc::default(), Live::default());
+        Self { store, clock, pages, live, retention: Retention::default() }
+    }
+
+    /// The same, whose histories are told so far.
+    #[must_use]
+    pub fn keeping(self, retention: Retention) -> Self {
+        Self { retention, ..self }
+    }
+
+    /// Forgets what no history tells, a bounded step at a time, until the caller drops it.
+    pub async fn forget_for_ever(self) {
+        loop {
+            let mut last = String::new();
+            while let Ok(Some(next)) = self.forget(last).await {
+                last = next;
+                tokio::time::sleep(FORGET_EVERY).await;
+            }
+            tokio::time::sleep(FORGET_ROUND).await;
+        }
+    }
+
+    /// One step behind the request of this id. Answers where to go on.
+    pub async fn forget(&self, last: String) -> Result<Option<String>, Unavailable> {
+        let retention = self.retention;
+        self.apply(Durability::Process, move |connection, _, now| {
+            history_rows::forget(connection, &last, retention, now)
+        })
+        .await
     }
 
     /// Ends everything that was open: at start it all belongs to a process that is dead.
@@ -321,8 +350,9 @@ impl Ledger for Embedded {
         before: Option<Cursor>,
         limit: u32,
     ) -> Result<Page, Unavailable> {
-        self.apply(Durability::Process, move |connection, _, _| {
-            journal::history(connection, &account, before, limit)
+        let retention = self.retention;
+        self.apply(Durability::Process, move |connection, _, now| {
+            history_rows::history(connection, &account, before, limit, retention, now)
         })
         .await
     }
@@ -334,6 +364,10 @@ const ANSWER_MAX: Duration = Duration::from_secs(2);
 
 /// Accounts kept in memory; beyond it those without open reservations are paged out.
 const ACCOUNTS_MAX: usize = 50_000;
+
+/// Between two steps of forgetting, and between two rounds of them.
+const FORGET_EVERY: Duration = Duration::from_secs(1);
+const FORGET_ROUND: Duration = Duration::from_secs(600);
 
 /// Reservations ended by one call of `expire`, so that it never holds the writer for long.
 const EXPIRED_AT_ONCE_MAX: usize = 1_000;

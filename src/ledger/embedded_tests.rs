@@ -3,8 +3,9 @@
 
 use super::*;
 use crate::ids::{DepositId, ReservationId};
+use crate::ledger::redis::RECEIPTS_KEPT;
 use crate::ledger::terms::Limits;
-use crate::ledger::{Record, UsageSource, What, reaper};
+use crate::ledger::{Record, UsageSource, What, audit, reaper};
 
 fn msat(amount: u64) -> Msat {
     Msat::new(amount).unwrap()
@@ -145,4 +146,100 @@ async fn a_history_goes_on_where_it_was_when_the_process_died() {
         (msat(1_000), None),
     ];
     assert_eq!(told.collect::<Vec<_>>(), expect);
+}
+
+/// By age and by number, with the books and repeated ends as they were.
+#[tokio::test]
+async fn what_a_history_does_not_tell_is_forgotten_and_the_books_add_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let day = RECEIPTS_KEPT;
+    let clock = Clock::manual(UnixMs(1_000_000).plus(day));
+    let ledger = open_at(&dir, &clock);
+    fund(&ledger, 1, 1_000).await;
+    let mut ended = Vec::new();
+    for _ in 0..6 {
+        let reservation = admit(&ledger, 1, 10).await;
+        ended.push(reservation.id.clone());
+        ledger.settle(reservation, msat(7), Record::default()).await.unwrap();
+    }
+    let open = admit(&ledger, 1, 10).await;
+    let told = |ledger: &Embedded| {
+        let ledger = ledger.clone();
+        async move { ledger.history(account(1), None, 100).await.unwrap().entries.len() }
+    };
+    let rows = |ledger: &Embedded| {
+        let store = ledger.store.clone();
+        let count = |connection: &Connection| {
+            let sql = "SELECT COUNT(*) FROM reservations";
+            Ok(connection.query_row(sql, [], |row| row.get::<_, i64>(0))?)
+        };
+        async move { store.write(Durability::Process, count).await.unwrap() }
+    };
+    let again = |ledger: &Embedded, nth: usize| {
+        let id = ended[nth].clone();
+        let reservation = Reservation::open(id, account(1), msat(10), ledger.live());
+        let ledger = ledger.clone();
+        async move { ledger.settle(reservation, msat(9), Record::default()).await }
+    };
+    assert_eq!((told(&ledger).await, rows(&ledger).await), (7, 7));
+    let page = ledger.history(account(1), None, 2).await.unwrap();
+
+    // By number: the newest three. Their receipts are kept for a day all the same.
+    let few = ledger.clone().keeping(Retention { entries_max: 3, kept: None });
+    assert_eq!(told(&few).await, 3);
+    assert_eq!(few.forget(String::new()).await.unwrap(), None);
+    assert_eq!(rows(&few).await, 7);
+    assert_eq!(again(&few, 0).await.unwrap().spent, msat(7), "as it ended first");
+    clock.set(UnixMs(1_000_001).plus(day).plus(day));
+    assert_eq!(few.forget(String::new()).await.unwrap(), None);
+    assert_eq!((told(&few).await, rows(&few).await), (3, 4), "three told, one open");
+    let rest = few.history(account(1), page.next, 2).await.unwrap();
+    assert_eq!((rest.entries.len(), rest.next), (1, None), "a cursor ends where the history does");
+    assert!(matches!(again(&few, 1).await, Err(Unsettled::Forgotten)));
+    assert_eq!(parts(&few, 1).await, [948, 10, 42, 0]);
+    check_audited(&dir);
+
+    // By age: none of them. What came in is not told and still known.
+    let brief = Retention { entries_max: 3, kept: Some(Duration::from_secs(60)) };
+    let brief = few.keeping(brief);
+    assert_eq!(told(&brief).await, 0);
+    assert_eq!(brief.forget(String::new()).await.unwrap(), None);
+    assert_eq!(rows(&brief).await, 1, "the open one");
+    fund(&brief, 1, 1_000).await;
+    brief.settle(open, msat(5), Record::default()).await.unwrap();
+    assert_eq!((told(&brief).await, parts(&brief, 1).await), (1, [953, 0, 47, 0]));
+    check_audited(&dir);
+}
+
+#[tokio::test]
+async fn a_step_of_forgetting_is_bounded_and_goes_on_where_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Clock::manual(UnixMs(1_000_000));
+    let brief = Retention { entries_max: 1, kept: Some(Duration::from_secs(60)) };
+    let ledger = open_at(&dir, &clock).keeping(brief);
+    fund(&ledger, 1, 1_000).await;
+    let most = history_rows::LOOKED_AT_ONCE_MAX;
+    for _ in 0..=most {
+        let reservation = admit(&ledger, 1, 1).await;
+        ledger.settle(reservation, msat(1), Record::default()).await.unwrap();
+    }
+    clock.set(UnixMs(1_000_001).plus(RECEIPTS_KEPT));
+    let left = || {
+        let database = Connection::open(dir.path().join("ledger.db")).unwrap();
+        let sql = "SELECT COUNT(*) FROM reservations";
+        database.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap()
+    };
+    let next = ledger.forget(String::new()).await.unwrap().unwrap();
+    assert_eq!(left(), 1);
+    assert_eq!(ledger.forget(next).await.unwrap(), None);
+    assert_eq!(left(), 0);
+    let spent = 1 + u64::try_from(most).unwrap();
+    assert_eq!(parts(&ledger, 1).await, [1_000 - spent, 0, spent, 0]);
+    check_audited(&dir);
+}
+
+/// The accounts' columns against their rows; the wallet is not here.
+fn check_audited(dir: &tempfile::TempDir) {
+    let database = Connection::open(dir.path().join("ledger.db")).unwrap();
+    assert_eq!(audit::accounts_off(&database).unwrap(), Vec::<String>::new());
 }

@@ -8,12 +8,37 @@
 use std::cmp::Reverse;
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use super::book::{Book, Ending, Held, Placed};
 use super::{Deposit, Ended, Record, Withdrawal, WithdrawalState};
 use crate::clock::UnixMs;
 use crate::ids::{AccountId, DepositId, ReservationId, WithdrawalId};
 use crate::money::Msat;
+
+/// How much of a history is told, the same in every ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// So many of the newest.
+    pub entries_max: u64,
+    /// None that is older; `None`: however old.
+    pub kept: Option<Duration>,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { entries_max: 1_000, kept: None }
+    }
+}
+
+impl Retention {
+    /// What is older than this is not told.
+    pub(super) fn since(self, now: UnixMs) -> UnixMs {
+        let kept =
+            self.kept.map_or(u64::MAX, |kept| u64::try_from(kept.as_millis()).unwrap_or(u64::MAX));
+        UnixMs(now.0.saturating_sub(kept))
+    }
+}
 
 /// Entries, the newest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -4,10 +4,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::book::{Book, Ending, Held, Place, Placed, Touched};
 use super::terms::{Cap, Reset, Terms, Usage, Window};
-use super::{
-    Account, Cursor, Deposit, Ended, Entry, Page, Receipt, Record, UsageSource, What, Withdrawal,
-    WithdrawalState,
-};
+use super::{Account, Deposit, Ended, Receipt, Record, UsageSource, Withdrawal, WithdrawalState};
 use crate::clock::UnixMs;
 use crate::ids::{AccountId, DepositId, ReservationId, WithdrawalId};
 use crate::money::Msat;
@@ -137,21 +134,6 @@ pub(super) fn withdrawals_begun(connection: &Connection) -> Result<Vec<Withdrawa
         .prepare_cached("SELECT * FROM withdrawals WHERE state = 'begun' ORDER BY written_ms")?;
     let found = statement.query_map([], withdrawal_of)?.collect::<Result<_, _>>()?;
     Ok(found)
-}
-
-/// At most `limit` entries of an account's history. See [`HISTORY`].
-pub(super) fn history(
-    connection: &Connection,
-    account: &AccountId,
-    before: Option<Cursor>,
-    limit: u32,
-) -> Result<Page, StoreError> {
-    let limit = Page::limit(limit);
-    let before = before.map_or(i64::MAX, |cursor| cursor.nth().cast_signed());
-    let mut statement = connection.prepare_cached(HISTORY)?;
-    let values = params![account.as_str(), before, limit.saturating_add(1)];
-    let found = statement.query_map(values, entry_of)?.collect::<Result<_, _>>()?;
-    Ok(Page::of(found, limit))
 }
 
 /// Writes every touched row as the book now has it.
@@ -399,7 +381,7 @@ fn held_of(row: &Row<'_>) -> rusqlite::Result<(ReservationId, Held)> {
     Ok((ReservationId::stored(row.get::<_, String>("id")?), held))
 }
 
-fn record_of(row: &Row<'_>) -> rusqlite::Result<Record> {
+pub(super) fn record_of(row: &Row<'_>) -> rusqlite::Result<Record> {
     Ok(Record {
         request_id: row.get("request_id")?,
         route: row.get("route")?,
@@ -411,31 +393,9 @@ fn record_of(row: &Row<'_>) -> rusqlite::Result<Record> {
     })
 }
 
-fn place_of(row: &Row<'_>) -> rusqlite::Result<Place> {
+pub(super) fn place_of(row: &Row<'_>) -> rusqlite::Result<Place> {
     let nth = row.get::<_, i64>("nth")?.cast_unsigned();
     Ok(Place { nth, at: UnixMs::from_i64(row.get("written_ms")?) })
-}
-
-/// One row of [`HISTORY`], with its number.
-fn entry_of(row: &Row<'_>) -> rusqlite::Result<(u64, Entry)> {
-    let (kind, id): (String, String) = (row.get("kind")?, row.get("id")?);
-    let Place { nth, at } = place_of(row)?;
-    let amount = |column| amount(row, column);
-    let what = match kind.as_str() {
-        "deposit" => What::Deposit { id: DepositId::stored(id), amount: amount("amount")? },
-        "withdrawal" => {
-            What::Withdrawal { id: WithdrawalId::stored(id), amount: amount("amount")? }
-        }
-        _ => What::Request {
-            id: ReservationId::stored(id),
-            reserved: amount("amount")?,
-            spent: amount("spent")?,
-            shortfall: amount("shortfall")?,
-            how: Ended::named(&row.get::<_, String>("how")?).unwrap_or(Ended::Expired),
-            record: record_of(row)?,
-        },
-    };
-    Ok((nth, Entry { at, what }))
 }
 
 fn withdrawal_of(row: &Row<'_>) -> rusqlite::Result<Withdrawal> {
@@ -455,7 +415,10 @@ fn withdrawal_of(row: &Row<'_>) -> rusqlite::Result<Withdrawal> {
 }
 
 /// An amount, refused when the row holds what no amount can be.
-fn amount(row: &Row<'_>, column: impl rusqlite::RowIndex + Copy) -> rusqlite::Result<Msat> {
+pub(super) fn amount(
+    row: &Row<'_>,
+    column: impl rusqlite::RowIndex + Copy,
+) -> rusqlite::Result<Msat> {
     let value: i64 = row.get(column)?;
     Msat::from_i64(value).ok_or(rusqlite::Error::IntegralValueOutOfRange(0, value))
 }
@@ -471,24 +434,3 @@ const fn state_name(state: WithdrawalState) -> &'static str {
 /// By the index of this condition.
 const CHILDREN: &str = "
 SELECT id FROM accounts WHERE parent = ?1 AND expires_ms IS NOT 0 ORDER BY id";
-
-/// Each part is in the order of an index, so that SQLite merges them and reads what it answers,
-/// one row of each part more at most. The third is a payer's requests, the last a child's.
-const HISTORY: &str = "
-SELECT nth, written_ms, 'deposit' AS kind, id, amount, 0 AS spent, 0 AS shortfall, '' AS how,
-    '' AS request_id, '' AS route, '' AS model, '' AS usage_source, 0 AS input_tokens,
-    0 AS output_tokens, '' AS usage
-    FROM deposits WHERE account = ?1 AND nth < ?2
-UNION ALL SELECT nth, written_ms, 'withdrawal', id, amount, 0, 0, '', '', '', '', '', 0, 0, ''
-    FROM withdrawals WHERE account = ?1 AND nth < ?2 AND state <> 'reverted'
-UNION ALL SELECT nth, written_ms, 'request', id, amount, spent, shortfall, how, request_id, route,
-    model, usage_source, input_tokens, output_tokens, usage
-    FROM reservations WHERE account = ?1 AND nth > 0 AND nth < ?2
-UNION ALL SELECT key_nth, written_ms, 'request', id, amount, spent, shortfall, how, request_id,
-    route, model, usage_source, input_tokens, output_tokens, usage
-    FROM reservations WHERE key = ?1 AND key_nth > 0 AND key_nth < ?2
-ORDER BY nth DESC LIMIT ?3";
-
-#[cfg(test)]
-#[path = "journal_tests.rs"]
-mod tests;

@@ -11,6 +11,7 @@ pub mod book;
 mod children;
 pub mod embedded;
 mod history;
+mod history_rows;
 mod journal;
 pub mod reaper;
 mod record;
@@ -27,7 +28,7 @@ use crate::ids::{AccountId, DepositId, ReservationId, WithdrawalId};
 use crate::money::Msat;
 
 pub use self::children::{Amendment, CHILDREN_MAX, Change, Children, Family, NotOpened};
-pub use self::history::{Cursor, Entry, HISTORY_PAGE_MAX, NoCursor, Page, What};
+pub use self::history::{Cursor, Entry, HISTORY_PAGE_MAX, NoCursor, Page, Retention, What};
 pub use self::record::{Facts, Record, USAGE_BYTES_MAX, UsageSource, record_usage};
 pub use self::reservation::{Live, Reservation};
 use self::terms::{Limits, Standing, Terms, Usage};

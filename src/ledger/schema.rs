@@ -103,6 +103,11 @@ CREATE TABLE IF NOT EXISTS deposits (
     nth INTEGER NOT NULL DEFAULT 0
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS deposits_of ON deposits (account, nth);
+CREATE TABLE IF NOT EXISTS forgotten (
+    account TEXT PRIMARY KEY,
+    spent INTEGER NOT NULL CHECK (spent >= 0),
+    shortfall INTEGER NOT NULL CHECK (shortfall >= 0)
+) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS withdrawals (
     id TEXT PRIMARY KEY,
     account TEXT NOT NULL,

@@ -211,6 +211,30 @@ async fn a_history_is_shown_to_whoever_has_the_account_and_to_nobody_else() {
     refused.expect_error(405, "invalid_request", "method_not_allowed");
 }
 
+#[tokio::test]
+async fn a_history_goes_back_as_far_as_configuration_says_wherever_it_is_kept() {
+    for fleet in [None, Some(Fleet::of(2))] {
+        let config = json!({"history": {"entries_max": 3}});
+        let world = World::with(Setting { config, fleet, ..Setting::default() }).await;
+        let key = world.key(500).await;
+        world.chat(&key, &chat("demo")).await.expect(200);
+        world.settled(&key).await;
+        let page = world.fetch(&format!("{HISTORY}?limit=1"), Pay::from(&key)).await.expect(200);
+        let cursor = page.json()["next_cursor"].as_str().unwrap().to_owned();
+        for turn in 0..4 {
+            world.chat_at(turn, &key, &chat("demo")).await.expect(200);
+            world.settled(&key).await;
+        }
+        let listed = whole(&world.fetch(HISTORY, Pay::from(&key)).await);
+        assert_eq!(listed.len(), 3, "of a deposit and five requests");
+        let behind = world.fetch(&format!("{HISTORY}?cursor={cursor}"), Pay::from(&key)).await;
+        let behind = behind.expect(200).json();
+        assert_eq!((&behind["data"], &behind["next_cursor"]), (&json!([]), &Value::Null));
+        assert_eq!(world.info(&key).await.requests, 5);
+        world.check_balanced().await;
+    }
+}
+
 /// Killed before the end is recorded or right after it, and where money came in or went out.
 #[tokio::test]
 async fn nothing_is_told_twice_or_left_out_by_a_gateway_that_was_killed() {

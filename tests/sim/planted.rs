@@ -345,12 +345,12 @@ pub(crate) const IN_REDIS: &[Bug] = &[
     },
     Bug {
         what: "a page begins with the last entry of the one before",
-        file: "history.v1.lua",
+        file: "history.v2.lua",
         edits: &[("newest + 1 - tonumber(ARGV[1])", "newest - tonumber(ARGV[1])")],
     },
     Bug {
         what: "a page is short by what was put back",
-        file: "history.v1.lua",
+        file: "history.v2.lua",
         edits: &[("until #some == 0 or #found == 2 * most", "until true")],
     },
 ];

@@ -14,7 +14,7 @@
 //! | `ng:{ab}:due` | open reservations by their deadline |
 //! | `ng:{ab}:w:<account>` | the account's withdrawals |
 //! | `ng:{ab}:c:<account>` | the ids of its children that are not revoked |
-//! | `ng:{ab}:h:<account>` | its history, the newest first; for [`RECEIPTS_KEPT`] after the last |
+//! | `ng:{ab}:h:<account>` | its history, the newest first; as long after the last as it is told |
 //! | `ng:{ab}:begun` | withdrawals that are neither committed nor reverted, by when they began |
 //!
 //! **Time** is the server's `TIME`. **An admission whose answer is lost** is handed back by
@@ -50,7 +50,7 @@ use super::terms::Terms;
 use super::{
     Account, Admission, Admitted, Amendment, Amount, Change, Children, Cursor, Denial, Denied,
     Deposit, End, Family, Ledger, Live, NotOpened, Opening, Page, Receipt, Renewal, Reservation,
-    Unavailable, Unsettled, Withdrawal, WithdrawalAsk, WithdrawalDenied,
+    Retention, Unavailable, Unsettled, Withdrawal, WithdrawalAsk, WithdrawalDenied,
 };
 use crate::clock::Clock;
 use crate::ids::{AccountId, WithdrawalId};
@@ -81,7 +81,16 @@ impl Redis {
     /// # Errors
     /// The address cannot be read.
     pub fn open(address: &str, patience: Duration) -> Result<Self, String> {
-        Self::with(address, patience, Clock::System, Scripts::default())
+        Self::keeping(address, patience, Retention::default())
+    }
+
+    /// The same, whose histories are told so far.
+    pub fn keeping(
+        address: &str,
+        patience: Duration,
+        retention: Retention,
+    ) -> Result<Self, String> {
+        Self::with(address, patience, Clock::System, Scripts::keeping(retention))
     }
 
     /// The same under another clock and with other scripts, for simulations.
@@ -413,7 +422,8 @@ impl Ledger for Redis {
         let keys = [shard.account(&account), shard.history(&account)];
         let call = Call::new(&self.0.scripts.history, keys)
             .arg(before.map(|cursor| cursor.nth().to_string()).unwrap_or_default())
-            .arg(limit.saturating_add(1));
+            .arg(limit.saturating_add(1))
+            .arg(self.now());
         let (mut parts, mut found) = (Parts::of(self.0.link.run(&call).await?)?, Vec::new());
         while !parts.is_empty() {
             found.push((parts.number()?, replies::entry(&parts.text()?)?));
@@ -451,7 +461,7 @@ impl Drop for Inner {
     }
 }
 
-/// How long a repeated end finds the receipt of the first, and a history its last entry.
+/// How long a repeated end finds the receipt of the first.
 pub const RECEIPTS_KEPT: Duration = Duration::from_secs(24 * 3_600);
 
 /// A busy server is no reason to leave a round through the shards half done.

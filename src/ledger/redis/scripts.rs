@@ -5,7 +5,7 @@
 //! with them. What a script writes has to be readable by both.
 
 use super::RECEIPTS_KEPT;
-use crate::ledger::CHILDREN_MAX;
+use crate::ledger::{CHILDREN_MAX, Retention};
 
 /// One script, and the hash that a server which has seen it knows it by.
 #[derive(Clone, Debug)]
@@ -42,7 +42,7 @@ pub struct Scripts {
 
 impl Default for Scripts {
     fn default() -> Self {
-        Self::edited(&|_, source| source.to_owned())
+        Self::keeping(Retention::default())
     }
 }
 
@@ -50,7 +50,16 @@ impl Scripts {
     /// The scripts as `edit` changes them, called with a file's name and its text: how a
     /// simulation plants a bug that it must find.
     pub fn edited(edit: &dyn Fn(&str, &str) -> String) -> Self {
-        let common = settings() + &edit("common.lua", COMMON);
+        Self::made(Retention::default(), edit)
+    }
+
+    /// The scripts of a ledger whose histories are told so far.
+    pub fn keeping(retention: Retention) -> Self {
+        Self::made(retention, &|_, source| source.to_owned())
+    }
+
+    fn made(retention: Retention, edit: &dyn Fn(&str, &str) -> String) -> Self {
+        let common = settings(retention) + &edit("common.lua", COMMON);
         let history = edit("history.lua", HISTORY);
         let ending = edit("ending.lua", ENDING);
         let plain = |name, source| Script::new([common.as_str(), &edit(name, source)].concat());
@@ -74,7 +83,7 @@ impl Scripts {
             expire: ends("expire.v2.lua", include_str!("scripts/expire.v2.lua")),
             withdraw: notes("withdraw.v2.lua", include_str!("scripts/withdraw.v2.lua")),
             undraw: notes("undraw.v2.lua", include_str!("scripts/undraw.v2.lua")),
-            history: plain("history.v1.lua", include_str!("scripts/history.v1.lua")),
+            history: plain("history.v2.lua", include_str!("scripts/history.v2.lua")),
             look: plain("look.v1.lua", include_str!("scripts/look.v1.lua")),
             strays: plain("strays.v1.lua", include_str!("scripts/strays.v1.lua")),
         }
@@ -82,11 +91,14 @@ impl Scripts {
 }
 
 /// What is the same here and in every script.
-fn settings() -> String {
+fn settings(retention: Retention) -> String {
     let fields = ACCOUNT_FIELDS.map(|field| format!("'{field}'")).join(",");
     let kept = RECEIPTS_KEPT.as_millis();
+    let Retention { entries_max, kept: told } = retention;
+    let told = told.map_or(0, |told| told.as_millis());
     format!(
-        "local ACCOUNT_FIELDS, RECEIPTS_KEPT, ENTRIES_MAX = {{{fields}}}, {kept}, {ENTRIES_MAX}\n\
+        "local ACCOUNT_FIELDS, RECEIPTS_KEPT, ENTRIES_MAX = {{{fields}}}, {kept}, {entries_max}\n\
+         local HISTORY_KEPT = {told}\n\
          local CHILDREN_MAX = {CHILDREN_MAX}\n"
     )
 }
@@ -99,9 +111,6 @@ pub(super) const ACCOUNT_FIELDS: [&str; 27] = [
 
 /// Beside them, of a parent whose children were ever opened.
 pub(super) const HAS_CHILDREN: &str = "hc";
-
-/// Entries of one history that are kept; beyond it the oldest are forgotten.
-pub(super) const ENTRIES_MAX: usize = 1_000;
 
 const COMMON: &str = include_str!("scripts/common.lua");
 const HISTORY: &str = include_str!("scripts/history.lua");

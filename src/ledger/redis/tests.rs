@@ -15,6 +15,7 @@ use crate::ledger::{Ended, HISTORY_PAGE_MAX, Record, UsageSource, WithdrawalStat
 
 const PATIENCE: Duration = Duration::from_millis(250);
 const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3_600);
 
 fn msat(amount: u64) -> Msat {
     Msat::new(amount).unwrap()
@@ -183,12 +184,16 @@ async fn a_child_belongs_in_its_parents_shard() {
     ledger.release(reservation).await.unwrap();
 }
 
-/// Behind the newest the oldest are forgotten, and all of them a day after the last.
+/// Behind the newest the oldest are forgotten, and all of them when the last is old.
 #[tokio::test]
-async fn a_history_keeps_its_newest_entries_for_as_long_as_receipts_are_kept() {
-    let (server, ledger) = started().await;
+async fn a_history_keeps_its_newest_entries_for_as_long_as_it_is_told() {
+    let (server, _) = started().await;
+    let clock = Clock::manual(UnixMs(1_000_000));
+    let retention = Retention { entries_max: 1_000, kept: Some(HOUR) };
+    let scripts = Scripts::keeping(retention);
+    let ledger = Redis::with(&server.url(), PATIENCE, clock.clone(), scripts).unwrap();
     let alice = account(6);
-    let deposits = (0..=scripts::ENTRIES_MAX).map(|nth| Deposit {
+    let deposits = (0..=1_000).map(|nth| Deposit {
         id: DepositId::stored(format!("deposit-{nth}")),
         account: alice.clone(),
         amount: msat(1),
@@ -206,14 +211,24 @@ async fn a_history_keeps_its_newest_entries_for_as_long_as_receipts_are_kept() {
             next => before = next,
         }
     };
-    assert_eq!((ids.len(), oldest.nth()), (scripts::ENTRIES_MAX, 102), "of 1,001");
+    assert_eq!((ids.len(), oldest.nth()), (1_000, 102), "of 1,001");
     assert!(!ids.iter().any(|deposit| deposit.contains("\"deposit-0\"")));
     let forgotten = ledger.history(alice.clone(), Cursor::below(2), 1).await.unwrap();
     assert_eq!(forgotten, Page::default());
     assert_eq!(ledger.history(account(7), None, 1).await.unwrap(), Page::default());
     let left = server.cli(&["PTTL", "ng:{06}:h:06-account"]).await.unwrap();
-    let day = RECEIPTS_KEPT.as_millis();
-    assert!((day - 60_000..=day).contains(&left.parse().unwrap()), "{left}");
+    let hour = HOUR.as_millis();
+    assert!((hour - 60_000..=hour).contains(&left.parse().unwrap()), "{left}");
+    clock.set(UnixMs(1_000_000).plus(HOUR));
+    let told = ledger.history(alice.clone(), None, 1).await.unwrap();
+    assert!(told.next.is_some(), "told until then");
+    clock.set(UnixMs(1_000_001).plus(HOUR));
+    assert_eq!(ledger.history(alice.clone(), None, 1).await.unwrap(), Page::default());
+    assert_eq!(ledger.history(alice.clone(), told.next, 1).await.unwrap(), Page::default());
+    let last = Deposit { id: DepositId::stored("last"), account: alice.clone(), amount: msat(1) };
+    ledger.deposit(last).await.unwrap();
+    let page = ledger.history(alice, None, HISTORY_PAGE_MAX).await.unwrap();
+    assert_eq!((page.entries.len(), page.next), (1, None), "the last, and nothing behind it");
 }
 
 /// The gateways of the version before read these fields of a receipt and no others, and make

@@ -1,5 +1,5 @@
 -- Put in front of every script, behind what the gateway sets: ACCOUNT_FIELDS, RECEIPTS_KEPT in ms
--- and ENTRIES_MAX. Amounts are whole numbers up to 2^53 - 1, which Lua's numbers hold exactly. A
+-- and ENTRIES_MAX and HISTORY_KEPT in ms, 0 for ever. Amounts are whole numbers up to 2^53 - 1, which Lua's numbers hold exactly. A
 -- field that is absent is 0.
 
 local MOST = 9007199254740991

@@ -3,7 +3,10 @@
 use rusqlite::StatementStatus;
 
 use super::*;
-use crate::ledger::schema;
+use crate::ids::AccountId;
+use crate::ledger::book::Book;
+use crate::ledger::{Deposit, journal, schema};
+use crate::money::Msat;
 
 fn database() -> Connection {
     let connection = Connection::open_in_memory().unwrap();
@@ -15,7 +18,8 @@ fn database() -> Connection {
 fn a_page_is_read_by_index_and_sorted_by_nobody() {
     let connection = database();
     let mut plan = connection.prepare(&format!("EXPLAIN QUERY PLAN {HISTORY}")).unwrap();
-    let steps = plan.query_map(params!["a", 9, 5], |row| row.get::<_, String>("detail")).unwrap();
+    let steps =
+        plan.query_map(params!["a", 9, 5, 0, 0], |row| row.get::<_, String>("detail")).unwrap();
     let steps: Vec<String> = steps.collect::<Result<_, _>>().unwrap();
     let indexes = ["deposits_of", "withdrawals_of", "reservations_of", "reservations_through"];
     for index in indexes {
@@ -39,9 +43,9 @@ fn a_page_costs_the_same_however_long_the_history_is() {
             book.deposit(deposit, UnixMs(nth)).unwrap();
         }
         let touched = book.take_touched();
-        save(&connection, &book, &touched, UnixMs(0)).unwrap();
+        journal::save(&connection, &book, &touched, UnixMs(0)).unwrap();
         for before in [None, Cursor::below(entries / 2)] {
-            let page = history(&connection, &account, before, 10).unwrap();
+            let page = history(&connection, &account, before, 10, EVERYTHING, UnixMs(0)).unwrap();
             assert_eq!(page.entries.len(), 10);
             assert_eq!(page, book.history(&account, before, 10));
         }
@@ -50,3 +54,5 @@ fn a_page_costs_the_same_however_long_the_history_is() {
     };
     assert_eq!(steps(4_000), steps(40));
 }
+
+const EVERYTHING: Retention = Retention { entries_max: 100_000, kept: None };
