@@ -28,6 +28,8 @@ pub struct Ctx {
     pub(super) presence: Presence,
     /// The upstream being asked, or the one that answered.
     pub(super) candidate: Option<Arc<Upstream>>,
+    /// An upstream has the request and has not declined it: it may be at work, which somebody pays.
+    pub(super) at_work: bool,
     /// What it would take to pay for this request, told with its refusal.
     pub(super) challenge: Option<Msat>,
     /// Where the payer's key stood with its limits when the ledger was asked, and since when that
@@ -152,6 +154,7 @@ impl Ctx {
             meter: Meter::Nothing,
             presence: Presence::Watched,
             candidate: None,
+            at_work: false,
             challenge: None,
             standing: None,
             added: Vec::new(),

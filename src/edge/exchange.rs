@@ -11,7 +11,7 @@
 //!   change. Beyond `limits.held_bytes_max` it flows after all, and the change is claimed.
 
 use bytes::{Bytes, BytesMut};
-use lua_free_filters::{End, Route};
+use lua_free_filters::{End, Route, Usage};
 use pingora::http::ResponseHeader;
 use pingora::proxy::{ProxyHttp, Session};
 use pingora::{Error, ErrorType};
@@ -287,11 +287,15 @@ impl<L: Ledger> Edge<L> {
     }
 
     /// The client left. What was delivered is charged, or all that the upstream did if it was
-    /// heard to its end; change of it is left to be claimed.
+    /// heard to its end, or the request itself if it left an upstream at work for nothing; change
+    /// of it is left to be claimed.
     async fn client_gone(&self, ctx: &mut Ctx) -> pingora::Result<()> {
         ctx.log.ended = "client gone";
         if ctx.presence != Presence::Gone {
             self.end_meter(ctx, End::Broken);
+            if ctx.at_work && ctx.meter.usage() == Usage::Nothing {
+                ctx.meter = Meter::Abandoned;
+            }
         }
         self.close(ctx).await;
         Error::e_explain(ErrorType::ConnectionClosed, "the client left")
