@@ -5,6 +5,7 @@
 //! often as it is asked for. So it is never logged ([`super::loggable_path`]).
 
 use axum::extract::{Path, State};
+use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use http::HeaderMap;
@@ -13,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::balance::{account_of, bearer, mint_not_accepted, payer};
 use super::input::{Input, Sats};
 use super::terms::{ResetName, terms_of};
-use super::{ApiState, Refused};
+use super::{ApiState, Refused, once};
 use crate::clock::UnixMs;
 use crate::error::{Fault, Kind, Refusal};
 use crate::ids::InvoiceId;
@@ -30,6 +31,7 @@ pub(super) fn routes<L: Ledger>(state: ApiState<L>) -> Router {
                 .route(&format!("{prefix}/lightning/invoice"), post(invoice::<L>))
                 .route(&format!("{prefix}/lightning/invoice/{{id}}/status"), get(status::<L>))
         })
+        .route_layer(from_fn_with_state(state.clone(), once::once::<L>))
         .with_state(state)
 }
 
@@ -203,7 +205,8 @@ fn unknown() -> Refusal {
     )
 }
 
-const PREFIXES: [&str; 6] = ["", "/v1", "/v1/balance", "/v1/wallet", "/balance", "/wallet"];
+pub(super) const PREFIXES: [&str; 6] =
+    ["", "/v1", "/v1/balance", "/v1/wallet", "/balance", "/wallet"];
 const RETRY_AFTER_S: u32 = 5;
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod lightning;
 mod loggable;
 mod metrics;
 mod models;
+mod once;
 mod render;
 mod standing;
 mod terms;

@@ -4,6 +4,7 @@
 //! too; what stands in is never used, since one mistake means no configuration.
 
 mod feeds;
+mod idempotency;
 mod models;
 mod prices;
 mod upstreams;
@@ -55,6 +56,7 @@ pub(super) fn check(file: File, outside: &dyn Outside, found: &mut Found) -> Con
         cost_chunk: file.stream.cost_chunk,
         mint_timeout: file.mint_timeout.0,
         lightning: checks.lightning(&file.lightning),
+        idempotency: checks.idempotency(&file.idempotency),
         audit_every: file.audit.every.0,
         btc_usd_cents,
         btc_usd_feed,

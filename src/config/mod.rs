@@ -95,6 +95,7 @@ pub struct Config {
     pub mints: Vec<Mint>,
     pub mint_timeout: Duration,
     pub lightning: Lightning,
+    pub idempotency: Idempotency,
     /// A fixed rate; wins over the feed.
     pub btc_usd_cents: Option<u64>,
     pub btc_usd_feed: Option<BtcUsdFeed>,
@@ -208,6 +209,15 @@ pub struct Lightning {
     pub enabled: bool,
     /// The most that one invoice is for.
     pub amount_sats_max: u64,
+}
+
+/// What is kept for requests that are repeated under their `Idempotency-Key`.
+#[derive(Clone, Copy, Debug)]
+pub struct Idempotency {
+    /// A longer answer is not kept.
+    pub answer_bytes_max: usize,
+    /// What one account may have kept in a day.
+    pub account_bytes_max: u64,
 }
 
 /// A non-negative decimal with up to nine places, exact: billionths.

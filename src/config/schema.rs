@@ -44,6 +44,7 @@ pub(super) struct File {
     pub(super) mints: Vec<Option<Mint>>,
     pub(super) mint_timeout: Lasting,
     pub(super) lightning: Lightning,
+    pub(super) idempotency: Idempotency,
     pub(super) btc_usd: Option<Decimal>,
     pub(super) btc_usd_feed: Option<BtcUsdFeed>,
     pub(super) upstreams: Vec<Option<Upstream>>,
@@ -135,6 +136,13 @@ pub(super) struct Mint {
 pub(super) struct Lightning {
     pub(super) enabled: bool,
     pub(super) amount_sats_max: Whole,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a mapping")]
+pub(super) struct Idempotency {
+    pub(super) answer_bytes_max: Whole,
+    pub(super) account_bytes_max: Whole,
 }
 
 #[derive(Debug, Deserialize)]

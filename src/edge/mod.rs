@@ -11,6 +11,7 @@ mod close;
 mod context;
 mod exchange;
 mod meter;
+mod once;
 mod order;
 mod origin;
 mod payer;
@@ -38,7 +39,7 @@ use pingora::{Error, ErrorType};
 use self::context::{Ctx, OpenCount, Stage};
 use self::payer::{payer, read_body};
 use self::peers::Peers;
-use self::reserve::{Ecash, Refused};
+use self::reserve::{Ecash, Refused, Reserved};
 use crate::api;
 use crate::catalogue::Shelf;
 use crate::config::Config;
@@ -95,7 +96,7 @@ impl<L: Ledger> Edge<L> {
         route: Route,
     ) -> pingora::Result<()> {
         let per_request = session.req_header().headers.contains_key("x-cashu");
-        let payer = match payer(session, self.config.missing_credential_status) {
+        let mut payer = match payer(session, self.config.missing_credential_status) {
             Ok(payer) => payer,
             Err(refusal) => return self.refuse_unpaid(session, ctx, route, &refusal).await,
         };
@@ -107,6 +108,13 @@ impl<L: Ledger> Edge<L> {
                 return self.refuse_early(session, ctx, &refusal, per_request, ecash).await;
             }
         };
+        payer.keyed = match once::keyed(session.req_header(), route, &payer.key, &body) {
+            Ok(keyed) => keyed,
+            Err(refusal) => {
+                let ecash = untouched.as_ref();
+                return self.refuse(session, ctx, &refusal, per_request, ecash).await;
+            }
+        };
         let order = self.order(route, session.req_header(), body, payer.per_request);
         let reserved = match order {
             Ok(order) => {
@@ -116,7 +124,8 @@ impl<L: Ledger> Edge<L> {
             Err(refusal) => Err(refusal.into()),
         };
         match reserved {
-            Ok(order) => self.exchange(session, ctx, &order).await,
+            Ok(Reserved::Now(order)) => self.exchange(session, ctx, &order).await,
+            Ok(Reserved::Before) => self.replay(session, ctx, &payer).await,
             Err(Refused { refusal, ecash, challenge }) => {
                 ctx.challenge = challenge;
                 let ecash = match ecash {

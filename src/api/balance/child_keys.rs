@@ -7,7 +7,7 @@
 //! by its id, the hash that its account is named by, which opens nothing.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::{Extension, Path, State};
 use http::HeaderMap;
 use lua_free_filters::{Credential, credential};
 use serde::de::{Deserializer, Error, Unexpected, Visitor};
@@ -16,6 +16,7 @@ use serde_json::json;
 
 use super::{account_of, bearer, unavailable};
 use crate::api::input::Input;
+use crate::api::once::Executed;
 use crate::api::terms::{ResetName, reset_name, terms_of};
 use crate::api::{ApiState, Refused};
 use crate::clock::UnixMs;
@@ -45,6 +46,7 @@ pub(super) struct Made {
 
 pub(super) async fn create<L: Ledger>(
     State(api): State<ApiState<L>>,
+    once: Option<Extension<Executed>>,
     headers: HeaderMap,
     asked: Result<Input<Asked>, Refused>,
 ) -> Result<Json<Made>, Refused> {
@@ -56,7 +58,11 @@ pub(super) async fn create<L: Ledger>(
     let terms = terms_of(asked.balance_limit, asked.balance_limit_reset, asked.validity_date)?;
     let terms = within_parents(terms, &parent)?;
     let id = shown.key().account();
-    let keys: Result<Vec<ApiKey>, _> = (0..count).map(|_| ApiKey::fresh_beside(&id)).collect();
+    let key = |nth| match &once {
+        Some(Extension(once)) => once.child_key(&id, nth),
+        None => ApiKey::fresh_beside(&id),
+    };
+    let keys: Result<Vec<ApiKey>, _> = (0..count).map(key).collect();
     let keys = keys.map_err(|why| {
         log::error!("no random bits: {why}");
         Refusal::internal()

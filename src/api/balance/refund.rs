@@ -2,6 +2,7 @@
 //! out; by the `X-Cashu` of an earlier payment it claims the change of that payment. Repeated,
 //! it answers the same token, because an answer with money in it may get lost.
 
+use axum::Extension;
 use axum::Json;
 use axum::extract::State;
 use http::HeaderMap;
@@ -11,6 +12,7 @@ use serde_json::Value;
 use super::refusals::{pending, refund_not_found, refund_refusal};
 use super::{Shown, bearer_or_paid};
 use crate::api::input::{Input, Sats, not_offered};
+use crate::api::once::{Executed, Made};
 use crate::api::{ApiState, Refused, cashu_headers, standing};
 use crate::error::Refusal;
 use crate::ledger::Ledger;
@@ -34,21 +36,24 @@ pub(super) struct Paid {
 
 pub(super) async fn refund<L: Ledger>(
     State(api): State<ApiState<L>>,
+    once: Option<Extension<Executed>>,
     headers: HeaderMap,
     asked: Result<Input<Asked>, Refused>,
-) -> Result<(HeaderMap, Json<Paid>), Refused> {
-    paid_back(&api, &headers, asked).await.map_err(Refused::claim)
+) -> Result<(HeaderMap, Extension<Made>, Json<Paid>), Refused> {
+    paid_back(&api, once, &headers, asked).await.map_err(Refused::claim)
 }
 
 async fn paid_back<L: Ledger>(
     api: &ApiState<L>,
+    once: Option<Extension<Executed>>,
     headers: &HeaderMap,
     asked: Result<Input<Asked>, Refused>,
-) -> Result<(HeaderMap, Json<Paid>), Refusal> {
+) -> Result<(HeaderMap, Extension<Made>, Json<Paid>), Refusal> {
     let shown = bearer_or_paid(api, headers)?;
     let Input(asked) = asked.map_err(|refused| refused.refusal)?;
     not_offered("lightning_address", asked.lightning_address.as_ref())?;
-    let ask = RefundAsk { amount: asked.amount_sats.map(|Sats(amount)| amount), mint: asked.mint };
+    let amount = asked.amount_sats.map(|Sats(amount)| amount);
+    let ask = RefundAsk { amount, mint: asked.mint, once: once.map(|Extension(once)| once.refund) };
     let refunded = refunded(api, &shown, ask).await?;
     let text = refunded.cashu_token.reveal().to_owned();
     let head = cashu_headers(&text, api.config.refunds_alias).into_iter().collect();
@@ -57,7 +62,7 @@ async fn paid_back<L: Ledger>(
         sats: refunded.amount.whole_sats().to_string(),
         msats: refunded.amount.get().to_string(),
     };
-    Ok((head, Json(paid)))
+    Ok((head, Extension(Made(refunded.id)), Json(paid)))
 }
 
 async fn refunded<L: Ledger>(
