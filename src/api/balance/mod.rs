@@ -16,6 +16,7 @@ use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName};
 use lua_free_filters::{Credential, CredentialRefusal, credential};
 
+use super::openapi::Operation;
 use super::{ApiState, X_CASHU, credential_refusal, standing};
 use crate::clock::UnixMs;
 use crate::error::Refusal;
@@ -48,6 +49,16 @@ pub(super) fn routes<L: Ledger>(state: ApiState<L>) -> Router {
                 .route(&format!("{prefix}/child-key/{{id}}"), delete(child_keys::revoke::<L>))
         })
         .with_state(state)
+}
+
+pub(super) fn operations() -> Vec<Operation> {
+    let mut all = Vec::from(create::operations());
+    all.push(info::operation());
+    all.push(history::operation());
+    all.push(topup::operation());
+    all.push(refund::operation());
+    all.extend(child_keys::operations());
+    all
 }
 
 const PREFIXES: [&str; 4] = ["/v1/balance", "/v1/wallet", "/balance", "/wallet"];
