@@ -6,6 +6,8 @@
 
 mod balance;
 mod cors;
+mod docs;
+mod document;
 mod health;
 mod info;
 mod input;
@@ -14,6 +16,7 @@ mod loggable;
 mod metrics;
 mod models;
 mod once;
+mod openapi;
 mod render;
 mod standing;
 mod terms;
@@ -95,8 +98,8 @@ pub async fn answer(router: &Router, request: http::Request<Bytes>) -> http::Res
     let Ok(response): Result<Response, Infallible> =
         router.clone().oneshot(request.map(Body::from)).await;
     let (mut parts, body) = response.into_parts();
-    if parts.status == StatusCode::NO_CONTENT {
-        // axum says 0, and RFC 9110 forbids to say anything.
+    if matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+        // axum says 0, which RFC 9110 forbids, or which would be the length of what was kept.
         parts.headers.remove(CONTENT_LENGTH);
     }
     // These bodies are in memory already, so collecting one cannot fail.
@@ -114,6 +117,10 @@ fn documents(config: &Arc<Config>, prices: &Shelf) -> Router {
         .route("/models", get(models::list))
         .route("/v1/models/{*id}", get(models::one))
         .route("/models/{*id}", get(models::one))
+        .route("/openapi.json", get(openapi::openapi))
+        .route("/docs", get(docs::swagger))
+        .route("/docs/{file}", get(docs::asset))
+        .route("/redoc", get(docs::redoc))
         .with_state(state)
 }
 
@@ -193,7 +200,7 @@ async fn finish(State(config): State<Arc<Config>>, request: Request, next: Next)
     let headers = response.headers_mut();
     set_all(headers, request_id_headers(&request_id));
     set_all(headers, cors_headers());
-    set_all(headers, vec![(CACHE_CONTROL, HeaderValue::from_static("no-store"))]);
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
 }
 

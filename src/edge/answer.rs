@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::StatusCode;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use pingora::http::ResponseHeader;
 use pingora::proxy::{ProxyHttp, Session};
@@ -110,7 +111,7 @@ impl<L: Ledger> Edge<L> {
     pub(super) async fn write_whole(
         &self,
         session: &mut Session,
-        status: http::StatusCode,
+        status: StatusCode,
         lines: api::HeaderList,
         body: Bytes,
     ) -> pingora::Result<()> {
@@ -118,7 +119,8 @@ impl<L: Ledger> Edge<L> {
         for (name, value) in lines {
             head.append_header(name, value)?;
         }
-        if !head.headers.contains_key(CONTENT_LENGTH) && status != http::StatusCode::NO_CONTENT {
+        let has_body = !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        if !head.headers.contains_key(CONTENT_LENGTH) && has_body {
             head.insert_header(CONTENT_LENGTH, body.len())?;
         }
         session.write_response_header(Box::new(head), false).await?;

@@ -3,26 +3,53 @@
 
 use axum::Json;
 use axum::extract::State;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{look_up, redeem};
+use super::{PREFIXES, look_up, redeem};
 use crate::api::input::{Input, cashu_token, not_offered};
+use crate::api::openapi::{FIELDS, Operation, REDEEMED, Tag};
 use crate::api::{ApiState, Refused};
 use crate::error::Refusal;
 use crate::ids::ApiKey;
 use crate::ledger::Ledger;
 use crate::money::Msat;
 
-#[derive(Deserialize)]
+pub(super) fn operations() -> [Operation; 2] {
+    let path = "/v1/balance/create";
+    [
+        Operation::post(path, "create").json_or_query::<Asked>(),
+        Operation::get(path, "createByQuery").query::<Asked>(),
+    ]
+    .map(|operation| {
+        operation
+            .tag(Tag::Balance)
+            .says("A Cashu token becomes a key", ABOUT)
+            .also_at(&PREFIXES, "/create")
+            .answers::<Created>("The key.")
+            .refuses(&[FIELDS, REDEEMED])
+    })
+}
+
+const ABOUT: &str = "The key follows from the token, so repeating it after a lost answer returns the \
+    same key.";
+
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "CreateRequest")]
 pub(super) struct Asked {
+    /// A Cashu token, `cashuA…` or `cashuB…`.
+    #[schemars(required)]
     initial_balance_token: Option<String>,
+    #[schemars(skip)]
     balance_limit: Option<Value>,
+    #[schemars(skip)]
     balance_limit_reset: Option<Value>,
+    #[schemars(skip)]
     validity_date: Option<Value>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(super) struct Created {
     api_key: String,
     balance: Msat,

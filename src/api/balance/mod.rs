@@ -17,6 +17,7 @@ use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName};
 use lua_free_filters::{Credential, CredentialRefusal, credential};
 
+use super::openapi::Operation;
 use super::{ApiState, X_CASHU, credential_refusal, once, standing};
 use crate::clock::UnixMs;
 use crate::error::Refusal;
@@ -53,6 +54,15 @@ pub(super) fn routes<L: Ledger>(state: ApiState<L>) -> Router {
 }
 
 pub(super) const PREFIXES: [&str; 4] = ["/v1/balance", "/v1/wallet", "/balance", "/wallet"];
+pub(super) fn operations() -> Vec<Operation> {
+    let mut all = Vec::from(create::operations());
+    all.push(info::operation());
+    all.push(history::operation());
+    all.push(topup::operation());
+    all.push(refund::operation());
+    all.extend(child_keys::operations());
+    all
+}
 
 /// What the caller showed, owned, and with it the account that it names.
 pub(super) enum Shown {

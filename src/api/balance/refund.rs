@@ -6,27 +6,50 @@ use axum::Extension;
 use axum::Json;
 use axum::extract::State;
 use http::HeaderMap;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::refusals::{pending, refund_not_found, refund_refusal};
-use super::{Shown, bearer_or_paid};
+use super::{PREFIXES, Shown, bearer_or_paid};
 use crate::api::input::{Input, Sats, not_offered};
 use crate::api::once::{Executed, Made};
+use crate::api::openapi::{FIELDS, KEY, Operation, Payers, REFUNDED, REPEATED, Tag};
 use crate::api::{ApiState, Refused, cashu_headers, standing};
 use crate::error::Refusal;
 use crate::ledger::Ledger;
 use crate::till::{RefundAsk, RefundRefused, Refunded};
 
-#[derive(Deserialize)]
+pub(super) fn operation() -> Operation {
+    Operation::post("/v1/balance/refund", "refund")
+        .tag(Tag::Balance)
+        .says("What is left becomes a Cashu token", ABOUT)
+        .also_at(&PREFIXES, "/refund")
+        .paid_by(Payers::BearerOrPaid)
+        .sends(&["Idempotency-Key"])
+        .json_if_any::<Asked>()
+        .answers::<Paid>("Ecash. Repeating the request returns the same.")
+        .with(&["X-Cashu", "X-Cashu-Refund"])
+        .refuses(&[FIELDS, KEY, REFUNDED, REPEATED])
+}
+
+const ABOUT: &str = "By key or Cashu bearer it pays out; what is below a sat stays on the account. By \
+    the `X-Cashu` of an earlier request it claims the change of that payment.";
+
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "RefundRequest")]
 pub(super) struct Asked {
+    /// Everything, if it is not given.
     amount_sats: Option<Sats>,
+    /// One of `mints` in `GET /v1/info`.
     mint: Option<String>,
+    #[schemars(skip)]
     lightning_address: Option<Value>,
 }
 
 /// Amounts are strings here, as existing clients read them.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Refunded")]
 pub(super) struct Paid {
     #[serde(rename = "token")]
     cashu_token: String,
