@@ -6,6 +6,7 @@
 
 mod balance;
 mod cors;
+mod door;
 mod health;
 mod info;
 mod input;
@@ -35,7 +36,7 @@ use tower::ServiceExt;
 use crate::catalogue::Shelf;
 use crate::config::Config;
 use crate::error::{Kind, Refusal};
-use crate::ids::fresh_request_id;
+use crate::ids::{AccountId, fresh_request_id};
 use crate::ledger::Ledger;
 use crate::pricing::PriceList;
 use crate::telemetry::Metrics;
@@ -43,6 +44,7 @@ use crate::till::Till;
 
 pub use balance::{redeem_refusal, refund_refusal};
 pub use cors::{cors_headers, preflight_headers};
+pub use door::{Door, door};
 pub use input::{LOCAL_BODY_BYTES_MAX, body_too_large};
 pub use loggable::loggable_path;
 pub use models::{offered, sold};
@@ -67,6 +69,14 @@ pub struct RequestId(pub String);
 /// The code of a refusal, handed back as an extension of the answer.
 #[derive(Clone, Copy, Debug)]
 pub struct RefusalCode(pub &'static str);
+
+/// The ledger knew the key that was shown; handed back likewise.
+#[derive(Clone, Copy, Debug)]
+pub struct KnownKey;
+
+/// The account that this answer opened, or showed again; handed back likewise.
+#[derive(Clone, Debug)]
+pub struct Opened(pub AccountId);
 
 /// The public routes.
 pub fn router<L: Ledger>(state: ApiState<L>) -> Router {

@@ -9,6 +9,7 @@ use pingora::proxy::{ProxyHttp, Session};
 
 use super::Edge;
 use super::context::Ctx;
+use super::strangers::drain;
 use crate::api;
 use crate::config::Dialect;
 use crate::error::Refusal;
@@ -73,9 +74,8 @@ impl<L: Ledger> Edge<L> {
         self.write_whole(session, status, lines, body).await
     }
 
-    /// Refuses and closes a connection on which a body is still arriving. The body is read away
-    /// for a while first: closing on unread bytes would reset the connection, and the client
-    /// would lose the answer that says why.
+    /// Refuses and closes a connection on which a body is still arriving, which is read away for a
+    /// while first.
     pub(super) async fn refuse_early(
         &self,
         session: &mut Session,
@@ -86,17 +86,7 @@ impl<L: Ledger> Edge<L> {
     ) -> pingora::Result<()> {
         session.set_keepalive(None);
         self.refuse(session, ctx, refusal, per_request, ecash).await?;
-        let drain = async {
-            let mut drained: usize = 0;
-            while let Ok(Some(chunk)) = session.read_request_body().await {
-                drained = drained.saturating_add(chunk.len());
-                if drained > DRAINED_BYTES_MAX {
-                    break;
-                }
-            }
-        };
-        // Whether it was drained or not, the connection closes.
-        drop(tokio::time::timeout(DRAIN_TIME_MAX, drain).await);
+        drain(session, DRAINED_BYTES_MAX, DRAIN_TIME_MAX).await;
         Ok(())
     }
 

@@ -20,6 +20,7 @@ mod feed;
 mod fleet;
 mod fleet_audit;
 mod framing;
+mod guard;
 mod history;
 mod http2;
 mod lightning;
