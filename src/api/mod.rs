@@ -28,13 +28,13 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, VARY};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use lua_free_filters::{Credential, CredentialRefusal, credential};
 use tower::ServiceExt;
 
 use crate::catalogue::Shelf;
-use crate::config::Config;
+use crate::config::{Config, Origins};
 use crate::error::{Kind, Refusal};
 use crate::ids::{AccountId, fresh_request_id};
 use crate::ledger::Ledger;
@@ -88,14 +88,15 @@ pub fn router<L: Ledger>(state: ApiState<L>) -> Router {
     finished(routes, &state.config)
 }
 
-/// The admin listener's routes.
-pub fn admin_router(config: &Arc<Config>, metrics: Metrics) -> Router {
+/// The admin listener's routes. No page of a browser may read what they answer.
+pub fn admin_router(config: &Config, metrics: Metrics) -> Router {
+    let config = Arc::new(Config { origins: Origins::Listed(Vec::new()), ..config.clone() });
     let routes = Router::new()
         .route("/healthz", get(health::healthz))
         .route("/metrics", get(metrics::metrics))
         .with_state(metrics)
         .fallback(nothing_here);
-    finished(routes, config)
+    finished(routes, &config)
 }
 
 /// Asks the router; there is always an answer. The answer to a HEAD request has no body, and the
@@ -184,6 +185,7 @@ async fn finish(State(config): State<Arc<Config>>, request: Request, next: Next)
         None => fresh_request_id(),
     };
     let x_cashu = request.headers().get(X_CASHU).cloned();
+    let cors = cors_headers(&config.origins, request.headers());
     let mut response = match request.method() {
         &Method::OPTIONS => preflight(request.headers()),
         _ => standing::told(next.run(request)).await,
@@ -201,7 +203,7 @@ async fn finish(State(config): State<Arc<Config>>, request: Request, next: Next)
     }
     let headers = response.headers_mut();
     set_all(headers, request_id_headers(&request_id));
-    set_all(headers, cors_headers());
+    set_all(headers, cors);
     set_all(headers, vec![(CACHE_CONTROL, HeaderValue::from_static("no-store"))]);
     response
 }
@@ -214,7 +216,11 @@ fn preflight(request: &HeaderMap) -> Response {
 
 fn set_all(headers: &mut HeaderMap, list: HeaderList) {
     for (name, value) in list {
-        headers.insert(name, value);
+        // What an answer depends on adds up.
+        match name {
+            VARY => drop(headers.append(name, value)),
+            _ => drop(headers.insert(name, value)),
+        }
     }
 }
 

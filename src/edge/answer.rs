@@ -60,7 +60,7 @@ impl<L: Ledger> Edge<L> {
         }
         self.metrics.refused(refusal.code());
         let (status, mut lines, body) = api::render(refusal, &ctx.request_id, self.config.dialect);
-        lines.extend(api::cors_headers());
+        lines.extend(api::cors_headers(&self.config.origins, &session.req_header().headers));
         lines.extend(ctx.rate_limit_lines());
         if per_request {
             lines.push(api::never_retry());

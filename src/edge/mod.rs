@@ -30,7 +30,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::Method;
-use http::header::ACCEPT_ENCODING;
+use http::header::{ACCEPT_ENCODING, VARY};
 use lua_free_filters::{Counts, End, HeaderEdits, Route, Usage, billable, request_id, scrub};
 use pingora::connectors::http::Connector;
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -252,18 +252,23 @@ impl<L: Ledger> ProxyHttp for Edge<L> {
     /// The upstream's head made ours: nothing of our account there, our id, cost and change.
     async fn response_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         response: &mut ResponseHeader,
         ctx: &mut Ctx,
     ) -> pingora::Result<()> {
         remove(&scrub::response(&response.headers), |name| drop(response.remove_header(name)));
         let lines = api::request_id_headers(&ctx.request_id)
             .into_iter()
-            .chain(api::cors_headers())
+            .chain(api::cors_headers(&self.config.origins, request))
+        let request = &session.req_header().headers;
             .chain(ctx.rate_limit_lines())
             .chain(std::mem::take(&mut ctx.added));
         for (name, value) in lines {
-            response.insert_header(name, value)?;
+            // What an answer depends on adds up, and the upstream's may depend on more.
+            match name {
+                VARY => drop(response.append_header(name, value)?),
+                _ => response.insert_header(name, value)?,
+            }
         }
         Ok(())
     }

@@ -29,6 +29,7 @@ mod long_stream;
 mod metering;
 mod outage;
 mod pacing;
+mod origins;
 mod policies;
 mod rate_limits;
 mod receipts;
