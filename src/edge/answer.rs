@@ -9,6 +9,7 @@ use pingora::proxy::{ProxyHttp, Session};
 
 use super::Edge;
 use super::context::Ctx;
+use super::gzip::encoded;
 use super::strangers::drain;
 use crate::api;
 use crate::config::Dialect;
@@ -97,6 +98,7 @@ impl<L: Ledger> Edge<L> {
         [b"data: ", &*body, b"\n\n"].concat().into()
     }
 
+    /// Answers with a whole body; to HEAD with the head that GET would have.
     pub(super) async fn write_whole(
         &self,
         session: &mut Session,
@@ -104,14 +106,21 @@ impl<L: Ledger> Edge<L> {
         lines: api::HeaderList,
         body: Bytes,
     ) -> pingora::Result<()> {
-        let mut head = ResponseHeader::build(status, Some(lines.len().saturating_add(1)))?;
+        let mut head = ResponseHeader::build(status, Some(lines.len().saturating_add(3)))?;
         for (name, value) in lines {
             head.append_header(name, value)?;
         }
-        if !head.headers.contains_key(CONTENT_LENGTH) && status != http::StatusCode::NO_CONTENT {
+        let request = session.req_header();
+        let is_head = request.method == http::Method::HEAD;
+        let (lines, body) = encoded(&request.headers, &head.headers, body).await;
+        for (name, value) in lines {
+            head.append_header(name, value)?;
+        }
+        if status != http::StatusCode::NO_CONTENT {
             head.insert_header(CONTENT_LENGTH, body.len())?;
         }
         session.write_response_header(Box::new(head), false).await?;
+        let body = if is_head { Bytes::new() } else { body };
         session.write_response_body(Some(body), true).await
     }
 }

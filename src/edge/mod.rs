@@ -12,6 +12,7 @@ mod close;
 mod context;
 mod exchange;
 mod guard;
+mod gzip;
 mod meter;
 mod order;
 mod origin;
@@ -89,7 +90,9 @@ impl<L: Ledger> Edge<L> {
         };
         let head = session.req_header();
         let mut request = http::Request::new(body);
-        request.method_mut().clone_from(&head.method);
+        // HEAD is GET without the body, of which only GET knows how long it is.
+        let method = if head.method == Method::HEAD { &Method::GET } else { &head.method };
+        request.method_mut().clone_from(method);
         request.uri_mut().clone_from(&head.uri);
         request.headers_mut().clone_from(&head.headers);
         request.extensions_mut().insert(api::RequestId(ctx.request_id.clone()));
@@ -257,10 +260,10 @@ impl<L: Ledger> ProxyHttp for Edge<L> {
         ctx: &mut Ctx,
     ) -> pingora::Result<()> {
         remove(&scrub::response(&response.headers), |name| drop(response.remove_header(name)));
+        let request = &session.req_header().headers;
         let lines = api::request_id_headers(&ctx.request_id)
             .into_iter()
             .chain(api::cors_headers(&self.config.origins, request))
-        let request = &session.req_header().headers;
             .chain(ctx.rate_limit_lines())
             .chain(std::mem::take(&mut ctx.added));
         for (name, value) in lines {

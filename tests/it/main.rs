@@ -22,6 +22,7 @@ mod fleet_audit;
 mod framing;
 mod guard;
 mod history;
+mod gzip;
 mod http2;
 mod lightning;
 mod limits;
