@@ -8,6 +8,7 @@ mod balance;
 mod cors;
 mod docs;
 mod document;
+mod door;
 mod health;
 mod info;
 mod input;
@@ -31,15 +32,15 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, VARY};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use lua_free_filters::{Credential, CredentialRefusal, credential};
 use tower::ServiceExt;
 
 use crate::catalogue::Shelf;
-use crate::config::Config;
+use crate::config::{Config, Origins};
 use crate::error::{Kind, Refusal};
-use crate::ids::fresh_request_id;
+use crate::ids::{AccountId, fresh_request_id};
 use crate::ledger::Ledger;
 use crate::pricing::PriceList;
 use crate::telemetry::Metrics;
@@ -47,6 +48,7 @@ use crate::till::Till;
 
 pub use balance::{redeem_refusal, refund_refusal};
 pub use cors::{cors_headers, preflight_headers};
+pub use door::{Door, door};
 pub use input::{LOCAL_BODY_BYTES_MAX, body_too_large};
 pub use loggable::loggable_path;
 pub use models::{offered, sold};
@@ -72,6 +74,14 @@ pub struct RequestId(pub String);
 #[derive(Clone, Copy, Debug)]
 pub struct RefusalCode(pub &'static str);
 
+/// The ledger knew the key that was shown; handed back likewise.
+#[derive(Clone, Copy, Debug)]
+pub struct KnownKey;
+
+/// The account that this answer opened, or showed again; handed back likewise.
+#[derive(Clone, Debug)]
+pub struct Opened(pub AccountId);
+
 /// The public routes.
 pub fn router<L: Ledger>(state: ApiState<L>) -> Router {
     let documents = documents(&state.config, &state.prices);
@@ -82,14 +92,15 @@ pub fn router<L: Ledger>(state: ApiState<L>) -> Router {
     finished(routes, &state.config)
 }
 
-/// The admin listener's routes.
-pub fn admin_router(config: &Arc<Config>, metrics: Metrics) -> Router {
+/// The admin listener's routes. No page of a browser may read what they answer.
+pub fn admin_router(config: &Config, metrics: Metrics) -> Router {
+    let config = Arc::new(Config { origins: Origins::Listed(Vec::new()), ..config.clone() });
     let routes = Router::new()
         .route("/healthz", get(health::healthz))
         .route("/metrics", get(metrics::metrics))
         .with_state(metrics)
         .fallback(nothing_here);
-    finished(routes, config)
+    finished(routes, &config)
 }
 
 /// Asks the router; there is always an answer. The answer to a HEAD request has no body, and the
@@ -182,6 +193,7 @@ async fn finish(State(config): State<Arc<Config>>, request: Request, next: Next)
         None => fresh_request_id(),
     };
     let x_cashu = request.headers().get(X_CASHU).cloned();
+    let cors = cors_headers(&config.origins, request.headers());
     let mut response = match request.method() {
         &Method::OPTIONS => preflight(request.headers()),
         _ => standing::told(next.run(request)).await,
@@ -199,7 +211,7 @@ async fn finish(State(config): State<Arc<Config>>, request: Request, next: Next)
     }
     let headers = response.headers_mut();
     set_all(headers, request_id_headers(&request_id));
-    set_all(headers, cors_headers());
+    set_all(headers, cors);
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
 }
@@ -212,7 +224,11 @@ fn preflight(request: &HeaderMap) -> Response {
 
 fn set_all(headers: &mut HeaderMap, list: HeaderList) {
     for (name, value) in list {
-        headers.insert(name, value);
+        // What an answer depends on adds up.
+        match name {
+            VARY => drop(headers.append(name, value)),
+            _ => drop(headers.insert(name, value)),
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod checks;
 mod feeds;
+mod guard;
 mod mistake;
 mod model;
 mod references;
@@ -27,6 +28,7 @@ pub use feeds::{
     AGREE_WITHIN_PERCENT_MAX, BtcUsdFeed, ListingPolicy, MARKUP_PERCENT_MAX, RATE_SOURCES_MAX,
     RateSource,
 };
+pub use guard::{Guard, Origins};
 pub use mistake::{Mistake, Mistakes, NotLoaded};
 pub use model::{
     Abort, AudioPrice, Currency, ImagePrice, ImageTokens, MissingUsage, Model, OutputLimitField,
@@ -89,6 +91,9 @@ pub struct Config {
     /// How often the books are added up again beside the traffic.
     pub audit_every: Option<Duration>,
     pub refunds_alias: bool,
+    pub guard: Guard,
+    /// The pages that may call this gateway from a browser.
+    pub origins: Origins,
     pub missing_credential_status: u16,
     pub dialect: Dialect,
     pub cost_chunk: CostChunk,

@@ -13,7 +13,7 @@ use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use serde_yaml::Value;
 
 use super::mistake::{Found, KeyPath, Step, did_you_mean};
-use super::scalars::{Address, Every, HeaderText, Lasting, Level, Sold, Whole};
+use super::scalars::{Address, Every, HeaderText, Lasting, Level, Network, Sold, Whole};
 use super::yaml::value_at;
 use super::{
     Abort, Auth, CostChunk, Currency, Decimal, Dialect, Http, MissingUsage, OutputLimitField,
@@ -41,6 +41,8 @@ pub(super) struct File {
     pub(super) errors: Errors,
     pub(super) stream: Stream,
     pub(super) headers: Headers,
+    pub(super) guard: Guard,
+    pub(super) cors: Cors,
     pub(super) mints: Vec<Option<Mint>>,
     pub(super) mint_timeout: Lasting,
     pub(super) lightning: Lightning,
@@ -121,6 +123,23 @@ pub(super) struct Stream {
 #[serde(deny_unknown_fields, expecting = "a mapping")]
 pub(super) struct Headers {
     pub(super) refund_alias: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a mapping")]
+pub(super) struct Guard {
+    pub(super) trusted_proxies: Vec<Option<Network>>,
+    pub(super) unpaid_per_minute: Whole,
+    pub(super) unknown_keys_per_minute: Whole,
+    pub(super) failed_redemptions_per_minute: Whole,
+    pub(super) openings_per_minute: Whole,
+    pub(super) unpaid_body_bytes_max: Whole,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a mapping")]
+pub(super) struct Cors {
+    pub(super) origins: Vec<Option<String>>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -20,6 +20,7 @@ use super::Edge;
 use super::answer::Framing;
 use super::ask::{Asked, MISTAKE_BYTES_MAX, read_mistake, unreadable};
 use super::context::{Ctx, Presence};
+use super::gzip::encoded;
 use super::meter::Meter;
 use super::order::Order;
 use super::origin::{Broke, Origin};
@@ -210,6 +211,7 @@ impl<L: Ledger> Edge<L> {
             let change = self.change(closed).await;
             self.add_change(ctx, change.as_ref());
         }
+        let body = whole(session, ctx, &head, body).await;
         let framing = Framing::Length(body.len());
         let mut head = head;
         self.prepare_head(session, ctx, &mut head, framing).await?;
@@ -246,6 +248,7 @@ impl<L: Ledger> Edge<L> {
         self.add_change(ctx, change.as_ref());
         let mut head = origin.head.clone();
         self.put_back(origin).await;
+        let body = whole(session, ctx, &head, body).await;
         self.prepare_head(session, ctx, &mut head, Framing::Length(body.len())).await?;
         session.write_response_header(Box::new(head), false).await?;
         session.write_response_body(Some(body), true).await
@@ -326,6 +329,14 @@ impl<L: Ledger> Edge<L> {
             ctx.added.extend(self.change_lines(change));
         }
     }
+}
+
+/// A body that is whole, as its client takes it.
+async fn whole(session: &Session, ctx: &mut Ctx, head: &ResponseHeader, body: Bytes) -> Bytes {
+    let request = &session.req_header().headers;
+    let (lines, body) = encoded(request, &head.headers, body).await;
+    ctx.added.extend(lines);
+    body
 }
 
 /// Writes the head of an answer; false when the client has left and that ends the exchange.

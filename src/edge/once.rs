@@ -101,7 +101,7 @@ impl<L: Ledger> Edge<L> {
         let lines = headers
             .into_iter()
             .chain(api::request_id_headers(&ctx.request_id))
-            .chain(api::cors_headers())
+            .chain(api::cors_headers(&self.config.origins, &session.req_header().headers))
             .chain(ctx.rate_limit_lines())
             .chain([(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"))])
             .chain(change.iter().flat_map(|change| self.change_lines(change)))

@@ -1,8 +1,8 @@
 //! `GET` and `POST /v1/balance/create`: a Cashu token becomes a key. Repeated, it answers the
 //! same key, so an answer that got lost costs nothing.
 
-use axum::Json;
 use axum::extract::State;
+use axum::{Extension, Json};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::{PREFIXES, look_up, redeem};
 use crate::api::input::{Input, cashu_token, not_offered};
 use crate::api::openapi::{FIELDS, Operation, REDEEMED, Tag};
-use crate::api::{ApiState, Refused};
+use crate::api::{ApiState, Opened, Refused};
 use crate::error::Refusal;
 use crate::ids::ApiKey;
 use crate::ledger::Ledger;
@@ -58,7 +58,7 @@ pub(super) struct Created {
 pub(super) async fn create<L: Ledger>(
     State(api): State<ApiState<L>>,
     Input(asked): Input<Asked>,
-) -> Result<Json<Created>, Refused> {
+) -> Result<(Extension<Opened>, Json<Created>), Refused> {
     not_offered("balance_limit", asked.balance_limit.as_ref())?;
     not_offered("balance_limit_reset", asked.balance_limit_reset.as_ref())?;
     not_offered("validity_date", asked.validity_date.as_ref())?;
@@ -66,5 +66,6 @@ pub(super) async fn create<L: Ledger>(
     let key = ApiKey::of_cashu_token(text);
     redeem(&api, text, key.account()).await?;
     let account = look_up(&api, &key).await?.ok_or_else(Refusal::internal)?;
-    Ok(Json(Created { api_key: key.reveal().to_owned(), balance: account.available }))
+    let created = Created { api_key: key.reveal().to_owned(), balance: account.available };
+    Ok((Extension(Opened(key.account())), Json(created)))
 }

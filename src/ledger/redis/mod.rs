@@ -85,7 +85,7 @@ impl Redis {
     /// # Errors
     /// The address cannot be read.
     pub fn open(address: &str, patience: Duration) -> Result<Self, String> {
-        Self::with(address, patience, Clock::System, Scripts::default())
+        Self::with(address, patience, Clock::of_a_fleet(), Scripts::default())
     }
 
     /// The same under another clock and with other scripts, for simulations.
