@@ -6,6 +6,8 @@
 BUILT := $(or $(CARGO_TARGET_DIR),target)
 # The sandbox's binary, and where Python puts what it installs.
 SDK := $(abspath $(BUILT))/debug/nutgate-sandbox $(abspath $(BUILT))/sdk
+# Both binaries, and the same place.
+DEPLOYED := $(abspath $(BUILT))/debug/nutgate $(SDK)
 
 # What the dependencies' build scripts run.
 BUILD_TOOLS := cmake protoc curl
@@ -24,7 +26,7 @@ demo: ## Start a real mint, a scripted upstream and the gateway on this machine
 
 test: ## Install what is missing and run every test
 	@tests/scripts/need $(BUILD_TOOLS) clippy rustfmt nextest deny redis-server postgres \
-		python3 node chromium
+		python3 node chromium haproxy prometheus socat systemd-analyze
 	$(call section,Format)
 	cargo fmt --all --check
 	$(call section,Lints)
@@ -46,6 +48,8 @@ test: ## Install what is missing and run every test
 	tests/sdk/run nutshell $(SDK)
 	$(call section,The SDKs for Node)
 	tests/sdk/run node $(SDK)
+	$(call section,What deploy/ brings up)
+	tests/deploy/run $(DEPLOYED)
 	$(call section,Everything passed)
 
 check: ## Format, lints, layering and dependency rules: the quick half of a review
