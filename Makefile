@@ -24,7 +24,7 @@ demo: ## Start a real mint, a scripted upstream and the gateway on this machine
 
 test: ## Install what is missing and run every test
 	@tests/scripts/need $(BUILD_TOOLS) clippy rustfmt nextest deny redis-server postgres \
-		python3 node
+		python3 node chromium
 	$(call section,Format)
 	cargo fmt --all --check
 	$(call section,Lints)
@@ -44,6 +44,8 @@ test: ## Install what is missing and run every test
 	tests/sdk/run python $(SDK)
 	$(call section,The SDKs for Node)
 	tests/sdk/run node $(SDK)
+	$(call section,The document of the API)
+	tests/sdk/run contract $(SDK)
 	$(call section,Everything passed)
 
 check: ## Format, lints, layering and dependency rules: the quick half of a review
