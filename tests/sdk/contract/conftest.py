@@ -69,7 +69,7 @@ def key(sats=500):
 
 def call(case, **options):
     """Asks, and holds the answer against the document. Nothing may be a 500, documented or not."""
-    answer = case.call(base_url=GATEWAY, timeout=30, **options)
+    answer = case.call(base_url=GATEWAY, timeout=60, **options)
     case.validate_response(answer, checks=CHECKS)
     assert answer.status_code != 500, answer.text
     return answer
