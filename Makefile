@@ -48,6 +48,8 @@ test: ## Install what is missing and run every test
 	tests/sdk/run nutshell $(SDK)
 	$(call section,The SDKs for Node)
 	tests/sdk/run node $(SDK)
+	$(call section,The document of the API)
+	tests/sdk/run contract $(SDK)
 	$(call section,What deploy/ brings up)
 	tests/deploy/run $(DEPLOYED)
 	$(call section,Everything passed)

@@ -15,6 +15,7 @@ mod chaos;
 mod child_keys;
 mod concurrency;
 mod crash;
+mod ecash_forms;
 mod endings;
 mod failover;
 mod feed;
