@@ -7,6 +7,7 @@ mod feeds;
 mod models;
 mod prices;
 mod upstreams;
+mod webhooks;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -55,6 +56,7 @@ pub(super) fn check(file: File, outside: &dyn Outside, found: &mut Found) -> Con
         cost_chunk: file.stream.cost_chunk,
         mint_timeout: file.mint_timeout.0,
         lightning: checks.lightning(&file.lightning),
+        webhooks: checks.webhooks(file.webhooks),
         audit_every: file.audit.every.0,
         btc_usd_cents,
         btc_usd_feed,

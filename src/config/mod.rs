@@ -17,6 +17,7 @@ mod upstream;
 #[cfg(test)]
 mod upstream_tests;
 mod url;
+mod webhooks;
 mod yaml;
 
 use std::net::SocketAddr;
@@ -34,6 +35,7 @@ pub use model::{
 };
 pub use references::{Machine, Outside};
 pub use upstream::{Auth, Health, Http, Probe, Upstream};
+pub use webhooks::{RETRIES_MAX, TIMEOUT_MAX, Webhooks};
 
 use mistake::Found;
 use yaml::Document;
@@ -95,6 +97,7 @@ pub struct Config {
     pub mints: Vec<Mint>,
     pub mint_timeout: Duration,
     pub lightning: Lightning,
+    pub webhooks: Webhooks,
     /// A fixed rate; wins over the feed.
     pub btc_usd_cents: Option<u64>,
     pub btc_usd_feed: Option<BtcUsdFeed>,

@@ -1,6 +1,7 @@
 //! The default file, and files with mistakes: the exact messages and lines an operator reads.
 
 mod models;
+mod webhooks;
 
 use std::collections::HashMap;
 use std::io;

@@ -40,3 +40,4 @@ mod telemetry;
 mod tls;
 mod unsold;
 mod upstreams;
+mod webhooks;

@@ -100,6 +100,7 @@ pub(crate) const LAYERS: &[Rule] = &[
             "src/upstream/latency.rs",
             "src/upstream/select.rs",
             "src/upstream/unsupported.rs",
+            "src/webhook/event.rs",
         ],
         except: &[],
         view: Shipped,

@@ -20,6 +20,7 @@ pub(super) fn text(plan: &Plan, mint_url: &str, upstream_base_url: &str) -> Stri
          admin: {{address: \"127.0.0.1:{admin_port}\"}}\n\
          data_dir: {data_dir}\n\
          {reservation}\
+         webhooks: {{allow_private: true}}\n\
          mints:\n\
          - {{url: \"{mint_url}\", units: [sat]}}\n\
          upstreams:\n\
