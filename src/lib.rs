@@ -21,3 +21,4 @@ pub mod telemetry;
 pub mod till;
 pub mod upstream;
 pub mod wallet;
+pub mod webhook;

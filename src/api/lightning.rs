@@ -44,6 +44,7 @@ pub(super) fn operations() -> Vec<Operation> {
             .says("An invoice of one of the gateway's mints", ABOUT_INVOICE)
             .also_at(&PREFIXES, "/lightning/invoice")
             .paid_by(Payers::Perhaps)
+            .once()
             .json::<Asked>()
             .answers::<Offered>("What to pay, and where to ask.")
             .refuses(&[FIELDS, KEY, REDEEMED, INVOICED]),

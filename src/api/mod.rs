@@ -21,6 +21,7 @@ mod openapi;
 mod render;
 mod standing;
 mod terms;
+mod webhooks;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -45,6 +46,7 @@ use crate::ledger::Ledger;
 use crate::pricing::PriceList;
 use crate::telemetry::Metrics;
 use crate::till::Till;
+use crate::webhook::Webhooks;
 
 pub use balance::{redeem_refusal, refund_refusal};
 pub use cors::{cors_headers, preflight_headers};
@@ -64,6 +66,7 @@ pub struct ApiState<L: Ledger> {
     pub config: Arc<Config>,
     pub prices: Shelf,
     pub till: Till<L>,
+    pub webhooks: Webhooks<L>,
 }
 
 /// The request's id as the edge settled it, handed over as an extension of the request.
@@ -88,6 +91,7 @@ pub fn router<L: Ledger>(state: ApiState<L>) -> Router {
     let routes = documents
         .merge(balance::routes(state.clone()))
         .merge(lightning::routes(state.clone()))
+        .merge(webhooks::routes(state.clone()))
         .fallback(billable_or_nothing);
     finished(routes, &state.config)
 }

@@ -9,6 +9,7 @@ mod idempotency;
 mod models;
 mod prices;
 mod upstreams;
+mod webhooks;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -60,6 +61,7 @@ pub(super) fn check(file: File, outside: &dyn Outside, found: &mut Found) -> Con
         mint_timeout: file.mint_timeout.0,
         lightning: checks.lightning(&file.lightning),
         idempotency: checks.idempotency(&file.idempotency),
+        webhooks: checks.webhooks(file.webhooks),
         audit_every: file.audit.every.0,
         btc_usd_cents,
         btc_usd_feed,

@@ -18,6 +18,7 @@ mod upstream;
 #[cfg(test)]
 mod upstream_tests;
 mod url;
+mod webhooks;
 mod yaml;
 
 use std::net::SocketAddr;
@@ -36,6 +37,7 @@ pub use model::{
 };
 pub use references::{Machine, Outside};
 pub use upstream::{Auth, Health, Http, Probe, Upstream};
+pub use webhooks::{RETRIES_MAX, TIMEOUT_MAX, Webhooks};
 
 use mistake::Found;
 use yaml::Document;
@@ -101,6 +103,7 @@ pub struct Config {
     pub mint_timeout: Duration,
     pub lightning: Lightning,
     pub idempotency: Idempotency,
+    pub webhooks: Webhooks,
     /// A fixed rate; wins over the feed.
     pub btc_usd_cents: Option<u64>,
     pub btc_usd_feed: Option<BtcUsdFeed>,

@@ -47,6 +47,7 @@ pub(super) struct File {
     pub(super) mint_timeout: Lasting,
     pub(super) lightning: Lightning,
     pub(super) idempotency: Idempotency,
+    pub(super) webhooks: Webhooks,
     pub(super) btc_usd: Option<Decimal>,
     pub(super) btc_usd_feed: Option<BtcUsdFeed>,
     pub(super) upstreams: Vec<Option<Upstream>>,
@@ -162,6 +163,16 @@ pub(super) struct Lightning {
 pub(super) struct Idempotency {
     pub(super) answer_bytes_max: Whole,
     pub(super) account_bytes_max: Whole,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a mapping")]
+pub(super) struct Webhooks {
+    pub(super) enabled: bool,
+    pub(super) allow_private: bool,
+    pub(super) low_balance_msats: Whole,
+    pub(super) timeout: Lasting,
+    pub(super) retries: Vec<Option<Lasting>>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -3,6 +3,7 @@
 mod guard;
 mod idempotency;
 mod models;
+mod webhooks;
 
 use std::collections::HashMap;
 use std::io;

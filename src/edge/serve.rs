@@ -27,6 +27,7 @@ use crate::ledger::spool::Spool;
 use crate::telemetry::Metrics;
 use crate::till::Till;
 use crate::upstream::Upstreams;
+use crate::webhook::Webhooks;
 
 /// What `serve` runs on; everything in it has been recovered already.
 pub struct Parts<L: Ledger> {
@@ -34,6 +35,7 @@ pub struct Parts<L: Ledger> {
     pub prices: Shelf,
     pub upstreams: Upstreams,
     pub till: Till<L>,
+    pub webhooks: Webhooks<L>,
     /// Open already, so that what waits in it is alive. [`Spool::run`] is the caller's to spawn.
     pub spool: Option<Spool<L>>,
     pub metrics: Metrics,
@@ -45,10 +47,11 @@ pub struct Parts<L: Ledger> {
 /// # Errors
 /// What keeps it from starting, in words for the operator.
 pub fn serve<L: Ledger>(parts: Parts<L>) -> Result<(), String> {
-    let Parts { config, prices, upstreams, till, spool, metrics } = parts;
+    let Parts { config, prices, upstreams, till, webhooks, spool, metrics } = parts;
     metrics.watch(till.ledger(), spool.as_ref());
     metrics.watch_upstreams(&upstreams);
-    let state = ApiState { config: config.clone(), prices: prices.clone(), till: till.clone() };
+    let state =
+        ApiState { config: config.clone(), prices: prices.clone(), till: till.clone(), webhooks };
     let open = Arc::new(OpenCount::default());
     let mut server = Server::new_with_opt_and_conf(None, server_conf(&config));
     server.bootstrap();

@@ -12,6 +12,7 @@ mod children;
 pub mod embedded;
 mod history;
 mod journal;
+mod news;
 pub mod once;
 mod once_rows;
 pub mod reaper;
@@ -30,6 +31,7 @@ use crate::money::Msat;
 
 pub use self::children::{Amendment, CHILDREN_MAX, Change, Children, Family, NotOpened};
 pub use self::history::{Cursor, Entry, HISTORY_PAGE_MAX, NoCursor, Page, What};
+pub use self::news::News;
 use self::once::{Claim, Claimed, Keep, Once};
 pub use self::record::{Facts, Record, USAGE_BYTES_MAX, UsageSource, record_usage};
 pub use self::reservation::{Live, Reservation};

@@ -10,6 +10,7 @@ mod feeds;
 #[cfg(test)]
 mod tests;
 mod upstreams;
+mod webhooks;
 
 use std::sync::Arc;
 
@@ -42,6 +43,7 @@ struct Inner {
     drift_msat: IntGauge,
     audit_findings: IntGauge,
     feeds: feeds::Feeds,
+    webhooks: webhooks::Webhooks,
 }
 
 impl Default for Metrics {
@@ -80,6 +82,7 @@ impl Default for Metrics {
             ),
             audit_findings: gauge("nutgate_audit_findings", "Contradictions in the last audit"),
             feeds: feeds::Feeds::new(&registry),
+            webhooks: webhooks::Webhooks::new(&registry),
             registry,
         }))
     }

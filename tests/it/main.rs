@@ -48,3 +48,4 @@ mod telemetry;
 mod tls;
 mod unsold;
 mod upstreams;
+mod webhooks;

@@ -19,7 +19,7 @@ use super::{PREFIXES, account_of, bearer, unavailable};
 use crate::api::input::Input;
 use crate::api::once::Executed;
 use crate::api::openapi::{
-    CHILD_NAMED, CHILDREN_MADE, FIELDS, KEY, Operation, PARENT, Payers, REDEEMED, REPEATED, Tag,
+    CHILD_NAMED, CHILDREN_MADE, FIELDS, KEY, Operation, PARENT, Payers, REDEEMED, Tag,
 };
 use crate::api::terms::{ResetName, reset_name, terms_of};
 use crate::api::{ApiState, Refused};
@@ -41,13 +41,14 @@ pub(super) fn operations() -> Vec<Operation> {
         of_parent(Operation::post("/v1/balance/child-key", "createChildKeys"))
             .says("Make child keys", "Each is shown once, here; from then on it goes by its id.")
             .also_at(&PREFIXES, "/child-key")
-            .sends(&["Idempotency-Key"])
+            .once()
             .json::<Asked>()
             .answers::<Made>("The keys.")
-            .refuses(&[CHILDREN_MADE, REPEATED]),
+            .refuses(&[CHILDREN_MADE]),
         of_parent(Operation::post("/v1/balance/child-key/reset", "resetChildKey"))
             .says("Forget what a child has spent under its limit", "")
             .also_at(&PREFIXES, "/child-key/reset")
+            .once()
             .json_or_query::<Which>()
             .answers::<ChildKey>("The child.")
             .refuses(&[CHILD_NAMED]),

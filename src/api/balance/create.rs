@@ -28,6 +28,7 @@ pub(super) fn operations() -> [Operation; 2] {
             .says("A Cashu token becomes a key", ABOUT)
             .also_at(&PREFIXES, "/create")
             .answers::<Created>("The key.")
+            .once()
             .refuses(&[FIELDS, REDEEMED])
     })
 }

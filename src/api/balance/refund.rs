@@ -14,7 +14,7 @@ use super::refusals::{pending, refund_not_found, refund_refusal};
 use super::{PREFIXES, Shown, bearer_or_paid};
 use crate::api::input::{Input, Sats, not_offered};
 use crate::api::once::{Executed, Made};
-use crate::api::openapi::{FIELDS, KEY, Operation, Payers, REFUNDED, REPEATED, Tag};
+use crate::api::openapi::{FIELDS, KEY, Operation, Payers, REFUNDED, Tag};
 use crate::api::{ApiState, Refused, cashu_headers, standing};
 use crate::error::Refusal;
 use crate::ledger::Ledger;
@@ -26,11 +26,11 @@ pub(super) fn operation() -> Operation {
         .says("What is left becomes a Cashu token", ABOUT)
         .also_at(&PREFIXES, "/refund")
         .paid_by(Payers::BearerOrPaid)
-        .sends(&["Idempotency-Key"])
+        .once()
         .json_if_any::<Asked>()
         .answers::<Paid>("Ecash. Repeating the request returns the same.")
         .with(&["X-Cashu", "X-Cashu-Refund"])
-        .refuses(&[FIELDS, KEY, REFUNDED, REPEATED])
+        .refuses(&[FIELDS, KEY, REFUNDED])
 }
 
 const ABOUT: &str = "By key or Cashu bearer it pays out; what is below a sat stays on the account. By \

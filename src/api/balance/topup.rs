@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{PREFIXES, account_of, bearer, payer, redeem};
 use crate::api::input::{Input, cashu_token};
-use crate::api::openapi::{FIELDS, KEY, Operation, Payers, REDEEMED, REPEATED, Tag};
+use crate::api::openapi::{FIELDS, KEY, Operation, Payers, REDEEMED, Tag};
 use crate::api::{ApiState, Refused};
 use crate::ledger::Ledger;
 use crate::money::Msat;
@@ -20,10 +20,10 @@ pub(super) fn operation() -> Operation {
         .says("A Cashu token becomes balance of a key", "A child key's parent gets it.")
         .also_at(&PREFIXES, "/topup")
         .paid_by(Payers::Bearer)
-        .sends(&["Idempotency-Key"])
+        .once()
         .json_or_query::<Asked>()
         .answers::<Added>("What was added.")
-        .refuses(&[FIELDS, KEY, REDEEMED, REPEATED])
+        .refuses(&[FIELDS, KEY, REDEEMED])
 }
 
 #[derive(Deserialize, JsonSchema)]

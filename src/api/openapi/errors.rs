@@ -23,6 +23,8 @@ pub(in crate::api) const KEY: Codes = &[
     (401, "invalid_api_key"),
     (401, "key_expired"),
     (402, "missing_api_key"),
+    (429, "too_many_unpaid_requests"),
+    (429, "too_many_unknown_keys"),
     (503, "ledger_unavailable"),
 ];
 
@@ -34,6 +36,8 @@ pub(in crate::api) const REDEEMED: Codes = &[
     (400, "cashu_token_redemption_failed"),
     (400, "mint_not_accepted"),
     (422, "cashu_token_swap_fees_exceed_amount"),
+    (429, "too_many_failed_redemptions"),
+    (429, "too_many_openings"),
     (500, "cashu_token_consumed"),
     (503, "cashu_mint_unreachable"),
     (503, "cashu_mint_rate_limited"),
@@ -58,11 +62,12 @@ pub(in crate::api) const CHILD_NAMED: Codes = &[(404, "child_key_not_found")];
 pub(in crate::api) const INVOICED: Codes = &[
     (400, "mint_not_accepted"),
     (404, "lightning_not_offered"),
+    (429, "too_many_openings"),
     (503, "lightning_unavailable"),
     (503, "ledger_unavailable"),
 ];
 pub(in crate::api) const INVOICE_NAMED: Codes =
-    &[(404, "invoice_not_found"), (503, "ledger_unavailable")];
+    &[(404, "invoice_not_found"), (429, "too_many_unknown_keys"), (503, "ledger_unavailable")];
 
 pub(in crate::api) const MODEL_NAMED: Codes =
     &[(404, "model_not_found"), (503, "price_unavailable")];
@@ -70,8 +75,17 @@ pub(in crate::api) const MODEL_NAMED: Codes =
 pub(in crate::api) const DOCUMENT_NAMED: Codes = &[(404, "not_found")];
 
 /// Where an `Idempotency-Key` is kept.
-pub(in crate::api) const REPEATED: Codes =
-    &[(409, "idempotency_in_flight"), (422, "idempotency_key_reuse")];
+pub(super) const REPEATED: Codes = &[
+    (409, "idempotency_in_flight"),
+    (409, "idempotency_not_replayable"),
+    (422, "idempotency_key_reuse"),
+    (429, "rate_limit_exceeded"),
+    (503, "ledger_unavailable"),
+];
+
+pub(in crate::api) const WEBHOOKS: Codes = &[(404, "webhooks_not_offered")];
+pub(in crate::api) const WEBHOOK_MADE: Codes = &[(409, "too_many_webhooks")];
+pub(in crate::api) const WEBHOOK_NAMED: Codes = &[(404, "webhook_not_found")];
 
 /// Where something is sold. `insufficient_balance` is what `payment_required` is called in the
 /// dialect of some wallets.
@@ -93,7 +107,7 @@ pub(super) const SOLD: Codes = &[
     (503, "upstream_unavailable"),
 ];
 
-const ALL: [Codes; 15] = [
+const ALL: [Codes; 18] = [
     EVERYWHERE,
     NOWHERE,
     FIELDS,
@@ -108,6 +122,9 @@ const ALL: [Codes; 15] = [
     MODEL_NAMED,
     DOCUMENT_NAMED,
     REPEATED,
+    WEBHOOKS,
+    WEBHOOK_MADE,
+    WEBHOOK_NAMED,
     SOLD,
 ];
 

@@ -9,6 +9,7 @@ pub(in crate::api) enum Tag {
     Balance,
     ChildKeys,
     Lightning,
+    Webhooks,
     Catalogue,
     Documents,
 }
@@ -28,11 +29,12 @@ pub(in crate::api) enum Payers {
 }
 
 impl Tag {
-    pub(super) const ALL: [Self; 6] = [
+    pub(super) const ALL: [Self; 7] = [
         Self::Sold,
         Self::Balance,
         Self::ChildKeys,
         Self::Lightning,
+        Self::Webhooks,
         Self::Catalogue,
         Self::Documents,
     ];
@@ -43,6 +45,7 @@ impl Tag {
             Self::Balance => "Balance",
             Self::ChildKeys => "Child keys",
             Self::Lightning => "Lightning",
+            Self::Webhooks => "Webhooks",
             Self::Catalogue => "Catalogue",
             Self::Documents => "Documents and health",
         }
@@ -54,6 +57,7 @@ impl Tag {
             Self::Balance => "A token becomes a key, and what is left becomes a token again.",
             Self::ChildKeys => "Keys that spend their parent's balance under limits of their own.",
             Self::Lightning => "Paying in over Lightning.",
+            Self::Webhooks => "Where what happens to a key is posted.",
             Self::Catalogue => "What is on offer, what it costs, and who offers it.",
             Self::Documents => "This document, pages that show it, and whether the process lives.",
         };

@@ -142,6 +142,11 @@ const ANSWERED: &[Header] = &[
         about: "The output limit, where it was lowered to what the balance pays for.",
         kind: Kind::Count,
     },
+    Header {
+        name: "Idempotency-Replayed",
+        about: "`true`: this was answered before under the same `Idempotency-Key`.",
+        kind: Kind::Among(&["true"]),
+    },
     Header { name: "ETag", about: "Names this version of the document.", kind: Kind::Text },
     Header {
         name: "Content-Security-Policy",

@@ -20,13 +20,13 @@ use http::HeaderMap;
 use serde_json::{Map, Value, json};
 
 use super::document::{Document, tagged};
-use super::{balance, docs, health, info, lightning, models};
+use super::{balance, docs, health, info, lightning, models, webhooks};
 use crate::error::ErrorBody;
 use write::Schemas;
 
 pub(super) use errors::{
     CHILD_NAMED, CHILDREN_MADE, DOCUMENT_NAMED, FIELDS, INVOICE_NAMED, INVOICED, KEY, MODEL_NAMED,
-    PARENT, REDEEMED, REFUNDED, REPEATED, is_documented,
+    PARENT, REDEEMED, REFUNDED, WEBHOOK_MADE, WEBHOOK_NAMED, WEBHOOKS, is_documented,
 };
 pub(super) use groups::{Payers, Tag};
 pub(super) use operation::Operation;
@@ -45,6 +45,7 @@ fn operations() -> Vec<Operation> {
     let mut all = sold::operations();
     all.extend(balance::operations());
     all.extend(lightning::operations());
+    all.extend(webhooks::operations());
     all.extend(models::operations());
     all.push(info::operation());
     all.push(health::operation());

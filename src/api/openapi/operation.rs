@@ -4,7 +4,7 @@ use schemars::generate::SchemaGenerator;
 use schemars::{JsonSchema, Schema};
 use serde_json::Value;
 
-use super::errors::{Codes, EVERYWHERE};
+use super::errors::{Codes, EVERYWHERE, REPEATED};
 use super::groups::{Payers, Tag};
 
 /// One method of one path. Everything about it is in the call that makes it.
@@ -126,6 +126,11 @@ impl Operation {
         self
     }
 
+    /// Never done twice under one `Idempotency-Key`.
+    pub(in crate::api) fn once(self) -> Self {
+        self.sends(&[ONCE]).refuses(&[REPEATED])
+    }
+
     /// A part of the path.
     pub(in crate::api) fn id_in_path(mut self, name: &'static str, about: &'static str) -> Self {
         self.ids.push((name, about));
@@ -170,6 +175,13 @@ impl Operation {
         self
     }
 
+    /// Something was made, which is shown.
+    pub(in crate::api) fn makes<T: JsonSchema>(mut self, about: &'static str) -> Self {
+        let content = Content::Json(SchemaGenerator::subschema_for::<T>);
+        self.answers.push(Answer { status: 201, about, content, headers: Vec::new() });
+        self
+    }
+
     /// An answer of one of these content types; none: an answer without a body.
     pub(in crate::api) fn answers_as(
         mut self,
@@ -204,3 +216,6 @@ impl Operation {
         self
     }
 }
+
+/// The header that makes a request one that is made once.
+pub(super) const ONCE: &str = "Idempotency-Key";

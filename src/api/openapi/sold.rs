@@ -4,7 +4,7 @@
 use lua_free_filters::Route;
 use serde_json::{Map, Value, json};
 
-use super::errors::{FIELDS, KEY, MODEL_NAMED, REDEEMED, REPEATED, SOLD};
+use super::errors::{FIELDS, KEY, MODEL_NAMED, REDEEMED, SOLD};
 use super::groups::{Payers, Tag};
 use super::headers::{COSTS, ECASH};
 use super::operation::Operation;
@@ -28,11 +28,11 @@ fn operation(route: Route) -> Operation {
         .says(summary, about(route))
         .also_at(&[""], below)
         .paid_by(Payers::Anybody)
-        .sends(&["Idempotency-Key"])
+        .once()
         .body(bodies(route))
         .answers_as(200, "The upstream's answer, byte for byte but for its usage.", kinds)
         .with(&[COSTS, ECASH].concat())
-        .refuses(&[FIELDS, KEY, REDEEMED, MODEL_NAMED, REPEATED, SOLD])
+        .refuses(&[FIELDS, KEY, REDEEMED, MODEL_NAMED, SOLD])
         .passes_mistakes();
     let operation = match streams(route) {
         true => operation.sends(&["X-Cashu-Stream"]),

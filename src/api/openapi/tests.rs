@@ -15,10 +15,13 @@ use crate::catalogue::Shelf;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::Kind;
+use crate::ledger::News;
 use crate::ledger::embedded::{self, Embedded};
 use crate::pricing::PriceList;
+use crate::telemetry::Metrics;
 use crate::till::Till;
 use crate::wallet::Wallet;
+use crate::webhook::Webhooks;
 
 /// Methods by path. Where something can be asked for, its head can too, so HEAD goes without
 /// saying.
@@ -33,7 +36,11 @@ async fn the_document_has_every_path_and_method_of_the_router_and_no_other() {
     let wallet = Wallet::open(store.into(), &seed, &[], Duration::from_secs(1)).await.unwrap();
     let config = Arc::new(Config::default());
     let prices = Shelf::new(PriceList::new(&config.models, config.btc_usd_cents));
-    let router = router(ApiState { config, prices, till: Till::open(ledger, wallet) });
+    let (of_webhooks, metrics) = (config.webhooks.clone(), Metrics::default());
+    let webhooks = Webhooks::open(ledger.clone(), News::default(), &wallet, of_webhooks, metrics);
+    let webhooks = webhooks.await.unwrap();
+    let till = Till::open(ledger, wallet);
+    let router = router(ApiState { config, prices, till, webhooks });
 
     let mut there = Paths::new();
     for path in paths(&router) {

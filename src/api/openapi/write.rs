@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::errors;
 use super::groups::Payers;
 use super::headers::{self, ALWAYS, STANDING};
-use super::operation::{Answer, Body, Content, Operation, Query, SchemaOf};
+use super::operation::{Answer, Body, Content, ONCE, Operation, Query, SchemaOf};
 
 /// What the document's schemas are made by: what serde reads and what it writes.
 pub(super) struct Schemas {
@@ -158,7 +158,11 @@ impl Operation {
             Content::Json(schema) => Some(json_of(made(&mut schemas.written, *schema))),
             Content::Described(content) => Some(media(content.clone())),
         };
-        self.response(answer.about, &answer.headers, content)
+        let mut names = answer.headers.clone();
+        if self.sends.contains(&ONCE) {
+            names.push("Idempotency-Replayed");
+        }
+        self.response(answer.about, &names, content)
     }
 
     fn refusal(&self, status: u16, codes: &[&str]) -> Value {

@@ -16,6 +16,7 @@ mod price;
 mod purse;
 mod rates;
 mod raw;
+mod receiver;
 mod rows;
 mod source;
 mod used;
@@ -32,6 +33,7 @@ pub(crate) use price::{PRICE, Price, length, prompt_tokens};
 pub(crate) use purse::{PURSE_SATS, Purse, Way};
 pub(crate) use rates::{ImageRate, Rates, priced, tariff};
 pub(crate) use raw::{Head, Raw};
+pub(crate) use receiver::{Delivered, Receiver};
 pub(crate) use rows::ReservationRow;
 pub(crate) use source::Source;
 pub(crate) use used::{
