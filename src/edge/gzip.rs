@@ -71,3 +71,45 @@ const HERE_BYTES_MAX: usize = 16 << 10;
 /// Longer bodies that are compressed at the same time; those beyond go out as they are.
 static AT_ONCE: Semaphore = Semaphore::const_new(AT_ONCE_MAX);
 const AT_ONCE_MAX: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use flate2::read::GzDecoder;
+    use http::header::CONTENT_TYPE;
+
+    use super::*;
+
+    /// What a client that accepts gzip gets of so many bytes of text, and whether compressed.
+    async fn sent(bytes: usize) -> (Bytes, Bytes, bool) {
+        let mut head = HeaderMap::new();
+        head.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
+        head.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        let body: Bytes = b"every satoshi goes ".iter().copied().cycle().take(bytes).collect();
+        let (lines, sent) = encoded(&head, &head, body.clone()).await;
+        assert_eq!(lines[0], (VARY, HeaderValue::from(ACCEPT_ENCODING)));
+        let is_compressed = lines.iter().any(|(name, _)| name == CONTENT_ENCODING);
+        (body, sent, is_compressed)
+    }
+
+    #[tokio::test]
+    async fn a_body_is_the_same_wherever_it_was_compressed() {
+        for bytes in [HERE_BYTES_MAX, HERE_BYTES_MAX + 1, 1 << 20] {
+            let (body, sent, is_compressed) = sent(bytes).await;
+            let mut inflated = Vec::new();
+            GzDecoder::new(&*sent).read_to_end(&mut inflated).unwrap();
+            assert!(is_compressed && inflated == body, "{bytes}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_long_body_goes_out_as_it_is_while_enough_others_are_compressed() {
+        let others = AT_ONCE.try_acquire_many(AT_ONCE_MAX.try_into().unwrap()).unwrap();
+        let (body, plain, is_compressed) = sent(HERE_BYTES_MAX + 1).await;
+        assert!(!is_compressed && plain == body);
+        assert!(sent(HERE_BYTES_MAX).await.2, "a short one does not wait for them");
+        drop(others);
+        assert!(sent(HERE_BYTES_MAX + 1).await.2);
+    }
+}

@@ -120,7 +120,7 @@ impl<L: Ledger> Edge<L> {
         };
         let untouched = payer.cashu_token.clone().filter(|_| payer.per_request);
         let visit = self.visit(session, Some(&payer.account));
-        if let Err(refusal) = self.let_pay(&visit, &payer) {
+        if let Err(refusal) = self.let_pay(&visit, &payer).await {
             return self.turn_away(session, ctx, &refusal, untouched.as_ref()).await;
         }
         let body = match self.body(session, self.config.limits.body_bytes_max).await? {

@@ -11,7 +11,7 @@ use super::context::Ctx;
 use super::guard::{Event, Source, told_by};
 use super::payer::Payer;
 use crate::api::{self, Door};
-use crate::error::Refusal;
+use crate::error::{Kind, Refusal};
 use crate::ids::AccountId;
 use crate::ledger::Ledger;
 use crate::till::CashuToken;
@@ -35,13 +35,30 @@ impl<L: Ledger> Edge<L> {
         Visit { from: self.guard.source(account, address), account: account.cloned() }
     }
 
-    /// Whether somebody who wants to pay for a request may go on to the ledger.
-    pub(super) fn let_pay(&self, visit: &Visit, payer: &Payer) -> Result<(), Refusal> {
-        let event = match payer.cashu_token {
-            Some(_) => Event::FailedRedemption,
-            None => Event::UnknownKey,
-        };
-        self.guard.allows(event, &visit.from)
+    /// Whether somebody who wants to pay for a request may go on. A key that is new here is looked
+    /// up before its body is read: a made-up one would have megabytes held for nothing.
+    pub(super) async fn let_pay(&self, visit: &Visit, payer: &Payer) -> Result<(), Refusal> {
+        if payer.cashu_token.is_some() {
+            return self.guard.allows(Event::FailedRedemption, &visit.from);
+        }
+        self.guard.allows(Event::UnknownKey, &visit.from)?;
+        if matches!(visit.from, Source::Known(_)) {
+            return Ok(());
+        }
+        match self.till.ledger().account(payer.account.clone()).await {
+            Ok(Some(_)) => {
+                self.guard.met(&payer.account);
+                Ok(())
+            }
+            Ok(None) => {
+                self.guard.count(Event::UnknownKey, &visit.from);
+                Err(Refusal::key_not_found())
+            }
+            Err(why) => {
+                log::error!("a key could not be looked up: {why}");
+                Err(Refusal::ledger_unavailable())
+            }
+        }
     }
 
     /// Whether somebody may go on to what the gateway answers itself.
@@ -90,8 +107,8 @@ impl<L: Ledger> Edge<L> {
         }
     }
 
-    /// Refuses somebody that the guard does not let in, as cheaply as can be: nothing is read but
-    /// what keeps the answer from being lost, and the connection ends where there is more.
+    /// Refuses somebody that is not let in. Of whoever has had its limit nothing is read but what
+    /// keeps the answer from being lost, and the connection ends where there is more.
     pub(super) async fn turn_away(
         &self,
         session: &mut Session,
@@ -102,6 +119,9 @@ impl<L: Ledger> Edge<L> {
         let per_request = session.req_header().headers.contains_key("x-cashu");
         if session.is_body_empty() {
             return self.refuse(session, ctx, refusal, per_request, ecash).await;
+        }
+        if refusal.kind() != Kind::RateLimitExceeded {
+            return self.refuse_early(session, ctx, refusal, per_request, ecash).await;
         }
         session.set_keepalive(None);
         self.refuse(session, ctx, refusal, per_request, ecash).await?;

@@ -223,6 +223,13 @@ async fn whoever_is_refused_is_refused_before_its_body_comes() {
         let head = raw.head().await;
         assert_eq!((head.status, head.header("connection")), (429, Some("close")));
     }
+    // Nor is that of a key that nobody has, whatever the limit.
+    let mut raw = world.raw().await;
+    let line = Pay::from(&unknown(0)).line();
+    raw.send(format!("POST {CHAT} HTTP/1.1\r\nhost: a\r\ncontent-length: 5000000\r\n{line}\r\n"))
+        .await;
+    let head = raw.head().await;
+    assert_eq!((head.status, head.header("connection")), (401, Some("close")));
     // Without a body there is nothing to wait for.
     let mut raw = world.raw().await;
     for _ in 0..2 {
