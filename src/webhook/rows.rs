@@ -201,7 +201,8 @@ impl Listener {
         events: &[Event],
     ) -> Result<Option<Queued>, StoreError> {
         let account = account.as_str();
-        let sql = "UPDATE listeners SET mark = ?2, low = ?3, expired_ms = ?4, idle = 0
+        let sql = "UPDATE listeners SET mark = ?2, low = ?3, expired_ms = ?4, idle = 0,
+                   next_ms = now_ms() + 2000
                    WHERE account = ?1 AND mark = ?5 AND low = ?6 AND expired_ms = ?7";
         let values = values![
             account,
@@ -214,6 +215,10 @@ impl Listener {
         ];
         if tx.execute(sql, values)? == 0 {
             return Ok(None);
+        }
+        if next.mark < self.mark {
+            let sql = "UPDATE webhooks SET since = ?2 WHERE account = ?1 AND since > ?2";
+            tx.execute(sql, values![account, integer(next.mark)])?;
         }
         let mut queued = Queued::default();
         let sql = "SELECT id, events, since FROM webhooks

@@ -189,6 +189,40 @@ async fn one_gateway_is_at_a_webhook_until_it_lets_go_or_its_time_is_over(over: 
     assert_eq!(other.0.db.write(Durability::Process, late).await.unwrap(), None);
 }
 
+async fn an_accounts_turn_is_one_gateways_and_comes_when_its_validity_ends(over: Over) {
+    let bench = Bench::over(over).await;
+    let (one, other) = (bench.gateway(false).await, bench.gateway(false).await);
+    bench.pay_in(0).await;
+    one.register(to("https://a.example.com/", &TOPUPS)).await.unwrap();
+    let turns = |webhooks: &Webhooks<Embedded>| {
+        let db = webhooks.0.db.clone();
+        async move {
+            let take = |tx: &mut crate::store::Tx<'_>| rows::take_due_accounts(tx, 10);
+            db.write(Durability::Process, take).await.unwrap()
+        }
+    };
+    for _ in 0..8 {
+        assert_eq!(turns(&one).await, [alice()]);
+        assert!(turns(&other).await.is_empty(), "it has just been looked at");
+        statement(&one.0.db, "UPDATE listeners SET next_ms = now_ms()", values![]).await;
+    }
+    assert_eq!(turns(&other).await, [alice()]);
+    let left = |tx: &mut crate::store::Tx<'_>| {
+        let sql = "SELECT next_ms - now_ms() FROM listeners";
+        tx.row(sql, values![])?.unwrap().get::<i64>(0)
+    };
+    let left_s = one.0.db.write(Durability::Process, left).await.unwrap() / 1_000;
+    assert!((55..=64).contains(&left_s), "a minute when nothing happens: {left_s} s");
+    let now = UnixMs::now();
+    let soon = move |tx: &mut crate::store::Tx<'_>| Listener::look_again_at(tx, &alice(), now);
+    one.0.db.write(Durability::Process, soon).await.unwrap();
+    assert_eq!(turns(&one).await, [alice()]);
+    bench.pay_in(1).await;
+    one.look_at(&alice()).await.unwrap();
+    let (waiting, _) = one.0.db.snapshot(rows::backlog).await.unwrap();
+    assert_eq!(waiting, 1);
+}
+
 async fn a_secret_is_nowhere_in_the_database(over: Over) {
     let bench = Bench::over(over).await;
     let webhooks = bench.gateway(false).await;
@@ -211,6 +245,7 @@ over_both! {
     what_happened_is_queued_once_by_whichever_gateways_look
     a_queue_is_bounded_and_what_finds_no_room_is_counted
     one_gateway_is_at_a_webhook_until_it_lets_go_or_its_time_is_over
+    an_accounts_turn_is_one_gateways_and_comes_when_its_validity_ends
     a_secret_is_nowhere_in_the_database
 }
 
@@ -269,6 +304,22 @@ async fn what_the_ledger_has_forgotten_is_counted() {
     let events = webhooks.events(&alice(), &at(1), &at(5)).await.unwrap();
     assert_eq!(events.iter().map(|it| it.nth).collect::<Vec<_>>(), [Some(2), Some(3)]);
     assert!(webhooks.0.metrics.text().contains("nutgate_webhook_events_missed_total 2"));
+}
+
+/// A ledger that is set back gives numbers again that it had given before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_happens_after_the_ledger_was_set_back_is_told() {
+    let bench = Bench::over(Over::Sqlite).await;
+    let webhooks = bench.gateway(false).await;
+    bench.pay_in(0).await;
+    webhooks.register(to("https://a.example.com/", &TOPUPS)).await.unwrap();
+    for table in ["listeners SET mark", "webhooks SET since"] {
+        statement(&webhooks.0.db, &format!("UPDATE {table} = 100"), values![]).await;
+    }
+    webhooks.look_at(&alice()).await.unwrap();
+    bench.pay_in(1).await;
+    webhooks.look_at(&alice()).await.unwrap();
+    assert_eq!(queued(&webhooks).await, [1]);
 }
 
 /// A name that was public when it was registered, and means this machine when it is delivered to.

@@ -21,7 +21,7 @@ use super::rows::{self, Listener, Queued};
 use super::{Inner, Webhooks};
 use crate::clock::{Stopwatch, UnixMs};
 use crate::ids::AccountId;
-use crate::ledger::{Account, Cursor, HISTORY_PAGE_MAX, Ledger, Unavailable};
+use crate::ledger::{Account, Cursor, Ledger, Unavailable};
 use crate::money::Msat;
 use crate::store::{Durability, StoreError, Tx};
 
@@ -98,6 +98,15 @@ impl<L: Ledger> Webhooks<L> {
         let listener = self.0.db.write(Durability::Process, move |tx| Listener::find(tx, &of));
         let Some(mut listener) = listener.await? else { return Ok(()) };
         let Some(now) = self.0.ledger.account(account.clone()).await? else { return Ok(()) };
+        if listener.mark > now.entries {
+            // It was read before the account was, so the ledger has lost what it had.
+            log::warn!("webhooks: the ledger has lost entries of {account}");
+            let next = Listener { mark: now.entries, ..listener };
+            if !self.advance(account, listener, next, Vec::new()).await? {
+                return Ok(());
+            }
+            listener = next;
+        }
         while listener.mark < now.entries {
             let next = Listener { mark: self.page_end(&listener, &now), ..listener };
             let events = self.events(account, &listener, &next).await?;
@@ -114,7 +123,7 @@ impl<L: Ledger> Webhooks<L> {
     }
 
     fn page_end(&self, listener: &Listener, now: &Account) -> u64 {
-        now.entries.min(listener.mark.saturating_add(HISTORY_PAGE_MAX.into()))
+        now.entries.min(listener.mark.saturating_add(PAGE.into()))
     }
 
     /// The events of the entries after `from` up to `to`, which are a page at most.
@@ -125,7 +134,7 @@ impl<L: Ledger> Webhooks<L> {
         to: &Listener,
     ) -> Result<Vec<Event>, NotLooked> {
         let before = to.mark.checked_add(1).and_then(Cursor::below);
-        let page = self.0.ledger.history(account.clone(), before, HISTORY_PAGE_MAX).await?;
+        let page = self.0.ledger.history(account.clone(), before, PAGE).await?;
         let new: Vec<_> = page
             .numbers
             .iter()
@@ -226,5 +235,8 @@ const GATHER: Duration = Duration::from_millis(20);
 const REFRESH_EVERY: Duration = Duration::from_secs(10);
 /// Accounts that are looked at in one round; the others have the next.
 const ACCOUNTS_MAX: u32 = 100;
+/// Entries that become deliveries in one step, for each of an account's webhooks: the database is
+/// the wallet's as well, and ecash does not wait for long.
+const PAGE: u32 = 25;
 /// The longest until an account's turn comes again.
 const TURN_MAX: Duration = Duration::from_millis(2_000 << 5);
