@@ -26,7 +26,7 @@ demo: ## Start a real mint, a scripted upstream and the gateway on this machine
 
 test: ## Install what is missing and run every test
 	@tests/scripts/need $(BUILD_TOOLS) clippy rustfmt nextest deny redis-server postgres \
-		python3 node haproxy prometheus socat systemd-analyze
+		python3 node chromium haproxy prometheus socat systemd-analyze
 	$(call section,Format)
 	cargo fmt --all --check
 	$(call section,Lints)
@@ -44,6 +44,8 @@ test: ## Install what is missing and run every test
 	cargo test --workspace --doc --locked
 	$(call section,The SDKs for Python)
 	tests/sdk/run python $(SDK)
+	$(call section,The wallet Nutshell)
+	tests/sdk/run nutshell $(SDK)
 	$(call section,The SDKs for Node)
 	tests/sdk/run node $(SDK)
 	$(call section,What deploy/ brings up)

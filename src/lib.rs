@@ -13,6 +13,7 @@ pub mod fetch;
 pub mod ids;
 pub mod ledger;
 pub mod money;
+pub mod once;
 pub mod pricing;
 pub mod serve;
 pub mod store;

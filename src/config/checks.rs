@@ -4,6 +4,8 @@
 //! too; what stands in is never used, since one mistake means no configuration.
 
 mod feeds;
+mod guard;
+mod idempotency;
 mod models;
 mod prices;
 mod upstreams;
@@ -51,10 +53,13 @@ pub(super) fn check(file: File, outside: &dyn Outside, found: &mut Found) -> Con
         log: file.log.0,
         admin_address: file.admin.address.0,
         refunds_alias: file.headers.refund_alias,
+        guard: checks.guard(file.guard),
+        origins: checks.origins(file.cors),
         dialect: file.errors.dialect,
         cost_chunk: file.stream.cost_chunk,
         mint_timeout: file.mint_timeout.0,
         lightning: checks.lightning(&file.lightning),
+        idempotency: checks.idempotency(&file.idempotency),
         audit_every: file.audit.every.0,
         btc_usd_cents,
         btc_usd_feed,

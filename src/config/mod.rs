@@ -6,6 +6,7 @@
 
 mod checks;
 mod feeds;
+mod guard;
 mod mistake;
 mod model;
 mod references;
@@ -27,6 +28,7 @@ pub use feeds::{
     AGREE_WITHIN_PERCENT_MAX, BtcUsdFeed, ListingPolicy, MARKUP_PERCENT_MAX, RATE_SOURCES_MAX,
     RateSource,
 };
+pub use guard::{Guard, Origins};
 pub use mistake::{Mistake, Mistakes, NotLoaded};
 pub use model::{
     Abort, AudioPrice, Currency, ImagePrice, ImageTokens, MissingUsage, Model, OutputLimitField,
@@ -89,12 +91,16 @@ pub struct Config {
     /// How often the books are added up again beside the traffic.
     pub audit_every: Option<Duration>,
     pub refunds_alias: bool,
+    pub guard: Guard,
+    /// The pages that may call this gateway from a browser.
+    pub origins: Origins,
     pub missing_credential_status: u16,
     pub dialect: Dialect,
     pub cost_chunk: CostChunk,
     pub mints: Vec<Mint>,
     pub mint_timeout: Duration,
     pub lightning: Lightning,
+    pub idempotency: Idempotency,
     /// A fixed rate; wins over the feed.
     pub btc_usd_cents: Option<u64>,
     pub btc_usd_feed: Option<BtcUsdFeed>,
@@ -208,6 +214,15 @@ pub struct Lightning {
     pub enabled: bool,
     /// The most that one invoice is for.
     pub amount_sats_max: u64,
+}
+
+/// What is kept for requests that are repeated under their `Idempotency-Key`.
+#[derive(Clone, Copy, Debug)]
+pub struct Idempotency {
+    /// A longer answer is not kept.
+    pub answer_bytes_max: usize,
+    /// What one account may have kept in a day.
+    pub account_bytes_max: u64,
 }
 
 /// A non-negative decimal with up to nine places, exact: billionths.

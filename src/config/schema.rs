@@ -13,7 +13,7 @@ use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use serde_yaml::Value;
 
 use super::mistake::{Found, KeyPath, Step, did_you_mean};
-use super::scalars::{Address, Every, HeaderText, Lasting, Level, Sold, Whole};
+use super::scalars::{Address, Every, HeaderText, Lasting, Level, Network, Sold, Whole};
 use super::yaml::value_at;
 use super::{
     Abort, Auth, CostChunk, Currency, Decimal, Dialect, Http, MissingUsage, OutputLimitField,
@@ -41,9 +41,12 @@ pub(super) struct File {
     pub(super) errors: Errors,
     pub(super) stream: Stream,
     pub(super) headers: Headers,
+    pub(super) guard: Guard,
+    pub(super) cors: Cors,
     pub(super) mints: Vec<Option<Mint>>,
     pub(super) mint_timeout: Lasting,
     pub(super) lightning: Lightning,
+    pub(super) idempotency: Idempotency,
     pub(super) btc_usd: Option<Decimal>,
     pub(super) btc_usd_feed: Option<BtcUsdFeed>,
     pub(super) upstreams: Vec<Option<Upstream>>,
@@ -124,6 +127,23 @@ pub(super) struct Headers {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a mapping")]
+pub(super) struct Guard {
+    pub(super) trusted_proxies: Vec<Option<Network>>,
+    pub(super) unpaid_per_minute: Whole,
+    pub(super) unknown_keys_per_minute: Whole,
+    pub(super) failed_redemptions_per_minute: Whole,
+    pub(super) openings_per_minute: Whole,
+    pub(super) unpaid_body_bytes_max: Whole,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a mapping")]
+pub(super) struct Cors {
+    pub(super) origins: Vec<Option<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a mapping")]
 pub(super) struct Mint {
     pub(super) url: Option<String>,
     pub(super) units: Option<Vec<Option<String>>>,
@@ -135,6 +155,13 @@ pub(super) struct Mint {
 pub(super) struct Lightning {
     pub(super) enabled: bool,
     pub(super) amount_sats_max: Whole,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a mapping")]
+pub(super) struct Idempotency {
+    pub(super) answer_bytes_max: Whole,
+    pub(super) account_bytes_max: Whole,
 }
 
 #[derive(Debug, Deserialize)]

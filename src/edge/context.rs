@@ -7,6 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::meter::Meter;
+use super::once::Attempt;
 use super::order::Order;
 use super::rolling::Holding;
 use super::verdict::Verdict;
@@ -35,6 +36,8 @@ pub struct Ctx {
     /// Where the payer's key stood with its limits when the ledger was asked, and since when that
     /// is.
     pub(super) standing: Option<(Standing, Stopwatch)>,
+    /// Of a request that is to be made once.
+    pub(super) attempt: Option<Attempt>,
     /// Header lines that the head of this answer gets besides the upstream's own.
     pub(super) added: crate::api::HeaderList,
     pub(super) log: LogLine,
@@ -157,6 +160,7 @@ impl Ctx {
             at_work: false,
             challenge: None,
             standing: None,
+            attempt: None,
             added: Vec::new(),
             log: LogLine::default(),
             _open: Open::new(open),

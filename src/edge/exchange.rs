@@ -7,8 +7,8 @@
 //! * *flowing*: an event stream paid by key. The head leaves at once, every event as it
 //!   arrives; the settle is sent just before the last byte, and not waited for. Where money is
 //!   reserved slice by slice, it ends where that does.
-//! * *held*: a document, or anything paid by `X-Cashu`. The head waits for the cost and the
-//!   change. Beyond `limits.held_bytes_max` it flows after all, and the change is claimed.
+//! * *held*: a document, anything paid by `X-Cashu`, or what is to be kept for a repetition. The
+//!   head waits for the cost and the change. Beyond `limits.held_bytes_max` it flows after all, and the change is claimed.
 
 use bytes::{Bytes, BytesMut};
 use lua_free_filters::{End, Route, Usage};
@@ -20,6 +20,7 @@ use super::Edge;
 use super::answer::Framing;
 use super::ask::{Asked, MISTAKE_BYTES_MAX, read_mistake, unreadable};
 use super::context::{Ctx, Presence};
+use super::gzip::encoded;
 use super::meter::Meter;
 use super::order::Order;
 use super::origin::{Broke, Origin};
@@ -41,7 +42,7 @@ impl<L: Ledger> Edge<L> {
         ctx: &mut Ctx,
         order: &Order,
     ) -> pingora::Result<()> {
-        if order.offer.model.abort == Abort::Drain {
+        if order.offer.model.abort == Abort::Drain || ctx.attempt.is_some() {
             ctx.presence = Presence::Optional;
         }
         let origin = match self.ask(session, ctx, order).await {
@@ -59,6 +60,7 @@ impl<L: Ledger> Edge<L> {
             Content::Other => return self.refuse_paid(session, ctx, unreadable()).await,
         };
         let flows = !matches!(ctx.meter, Meter::Json { .. })
+            && ctx.attempt.is_none()
             && ctx.ticket().is_some_and(|ticket| !ticket.wants_change);
         if flows {
             return self.let_flow(session, ctx, origin, Bytes::new()).await;
@@ -160,7 +162,7 @@ impl<L: Ledger> Edge<L> {
                 }
             }
             let total = held.len().saturating_add(ctx.meter.held());
-            if total > self.config.limits.held_bytes_max {
+            if total > self.held_bytes_max(ctx) {
                 // It outgrew what is held: it flows, and change is left to be claimed.
                 held.extend_from_slice(&ctx.meter.overflow());
                 return self.let_flow(session, ctx, origin, held.freeze()).await;
@@ -174,11 +176,23 @@ impl<L: Ledger> Edge<L> {
         held.extend_from_slice(&tail.unwrap_or_default());
         let head = origin.head.clone();
         self.put_back(origin).await;
+        let held = held.freeze();
+        self.keep(ctx, &head, &held).await;
         match ctx.presence {
             Presence::Gone => self.client_gone(ctx).await,
-            Presence::Watched | Presence::Optional => {
-                self.deliver(session, ctx, head, held.freeze()).await
-            }
+            Presence::Watched | Presence::Optional => self.deliver(session, ctx, head, held).await,
+        }
+    }
+
+    /// What is held of an answer. One that is held only to be kept is not held for longer than it
+    /// may be kept.
+    fn held_bytes_max(&self, ctx: &Ctx) -> usize {
+        let most = self.config.limits.held_bytes_max;
+        let wants_change = ctx.ticket().is_some_and(|ticket| ticket.wants_change);
+        match ctx.meter {
+            Meter::Json { .. } => most,
+            _ if wants_change => most,
+            _ => most.min(self.config.idempotency.answer_bytes_max),
         }
     }
 
@@ -197,6 +211,7 @@ impl<L: Ledger> Edge<L> {
             let change = self.change(closed).await;
             self.add_change(ctx, change.as_ref());
         }
+        let body = whole(session, ctx, &head, body).await;
         let framing = Framing::Length(body.len());
         let mut head = head;
         self.prepare_head(session, ctx, &mut head, framing).await?;
@@ -233,6 +248,7 @@ impl<L: Ledger> Edge<L> {
         self.add_change(ctx, change.as_ref());
         let mut head = origin.head.clone();
         self.put_back(origin).await;
+        let body = whole(session, ctx, &head, body).await;
         self.prepare_head(session, ctx, &mut head, Framing::Length(body.len())).await?;
         session.write_response_header(Box::new(head), false).await?;
         session.write_response_body(Some(body), true).await
@@ -310,9 +326,17 @@ impl<L: Ledger> Edge<L> {
 
     fn add_change(&self, ctx: &mut Ctx, change: Option<&CashuToken>) {
         if let Some(change) = change {
-            ctx.added.extend(api::cashu_headers(change.reveal(), self.config.refunds_alias));
+            ctx.added.extend(self.change_lines(change));
         }
     }
+}
+
+/// A body that is whole, as its client takes it.
+async fn whole(session: &Session, ctx: &mut Ctx, head: &ResponseHeader, body: Bytes) -> Bytes {
+    let request = &session.req_header().headers;
+    let (lines, body) = encoded(request, &head.headers, body).await;
+    ctx.added.extend(lines);
+    body
 }
 
 /// Writes the head of an answer; false when the client has left and that ends the exchange.
@@ -376,7 +400,7 @@ fn held_is_cut(ctx: &Ctx) -> bool {
     matches!(ctx.meter, Meter::Stream { .. }) && !ctx.meter.done()
 }
 
-fn cost_headers(verdict: Option<Verdict>) -> api::HeaderList {
+pub(super) fn cost_headers(verdict: Option<Verdict>) -> api::HeaderList {
     let Some(Verdict { cost, .. }) = verdict else { return api::HeaderList::new() };
     let line = |name, amount: crate::money::Msat| {
         (http::HeaderName::from_static(name), http::HeaderValue::from(amount.get()))

@@ -246,6 +246,12 @@ fn with_reserved(denied: Denied, reserved: Msat) -> Denied {
             Denied::Insufficient { available: available.saturating_add(reserved), account_idle }
         }
         Denied::Capped { left } => Denied::Capped { left: left.saturating_add(reserved) },
-        Denied::NoAccount | Denied::Expired | Denied::Limited(_) | Denied::AlreadyEnded => denied,
+        Denied::NoAccount
+        | Denied::Expired
+        | Denied::Limited(_)
+        | Denied::AlreadyEnded
+        | Denied::InFlight
+        | Denied::Served
+        | Denied::Reused => denied,
     }
 }

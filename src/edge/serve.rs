@@ -15,6 +15,7 @@ use pingora::services::listening::Service;
 
 use super::Edge;
 use super::context::OpenCount;
+use super::guard::Guard;
 use super::peers::Peers;
 use super::probe::Probes;
 use crate::api::{self, ApiState};
@@ -57,6 +58,7 @@ pub fn serve<L: Ledger>(parts: Parts<L>) -> Result<(), String> {
         peers,
         connector: pingora::connectors::http::Connector::new(None),
         api: api::router(state),
+        guard: Guard::new(&config.guard),
         open: open.clone(),
         config: config.clone(),
         prices,

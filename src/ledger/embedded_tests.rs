@@ -41,6 +41,7 @@ async fn admit(ledger: &Embedded, name: u8, ceiling: u64) -> Reservation {
         tokens: 0,
         lifetime: Duration::from_secs(60),
         limits: Limits::NONE,
+        once: None,
     };
     ledger.admit(ask).await.unwrap().unwrap().reservation
 }
@@ -107,6 +108,7 @@ async fn fifty_parallel_admissions_on_a_balance_for_ten_reserve_ten() {
                 tokens: 0,
                 lifetime: Duration::from_secs(60),
                 limits: Limits::NONE,
+                once: None,
             };
             ledger.admit(ask).await.unwrap()
         });

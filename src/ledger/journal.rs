@@ -3,6 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::book::{Book, Ending, Held, Place, Placed, Touched};
+use super::once_rows::save_once;
 use super::terms::{Cap, Reset, Terms, Usage, Window};
 use super::{
     Account, Cursor, Deposit, Ended, Entry, Page, Receipt, Record, UsageSource, What, Withdrawal,
@@ -190,7 +191,7 @@ pub(super) fn save(
             save_withdrawal(connection, withdrawal)?;
         }
     }
-    Ok(())
+    save_once(connection, book, touched)
 }
 
 fn save_account(

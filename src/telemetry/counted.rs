@@ -1,6 +1,7 @@
 //! A ledger whose answers are counted, whichever it is.
 
-use crate::ids::{AccountId, WithdrawalId};
+use crate::ids::{AccountId, AttemptId, OnceId, WithdrawalId};
+use crate::ledger::once::{Claim, Claimed, Keep};
 use crate::ledger::{
     Account, Admission, Admitted, Amendment, Children, Cursor, Denial, Denied, Deposit, End,
     Family, Ledger, Live, NotOpened, Opening, Page, Receipt, Renewal, Reservation, Unavailable,
@@ -127,6 +128,27 @@ impl<L: Ledger> Ledger for Counted<L> {
 
     async fn withdrawals_open(&self) -> Result<Vec<Withdrawal>, Unavailable> {
         self.noted(self.ledger.withdrawals_open().await)
+    }
+
+    async fn claim(&self, claim: Claim) -> Result<Claimed, Unavailable> {
+        self.noted(self.ledger.claim(claim).await)
+    }
+
+    async fn keep(&self, keep: Keep) -> Result<bool, Unavailable> {
+        self.noted(self.ledger.keep(keep).await)
+    }
+
+    async fn forget(
+        &self,
+        account: AccountId,
+        once: OnceId,
+        attempt: AttemptId,
+    ) -> Result<(), Unavailable> {
+        self.noted(self.ledger.forget(account, once, attempt).await)
+    }
+
+    async fn kept(&self, account: AccountId, once: OnceId) -> Result<Option<Vec<u8>>, Unavailable> {
+        self.noted(self.ledger.kept(account, once).await)
     }
 
     async fn account(&self, account: AccountId) -> Result<Option<Account>, Unavailable> {

@@ -38,6 +38,7 @@ async fn admit(ledger: &Counted<Embedded>, ceiling: u64) -> Reservation {
         tokens: 0,
         lifetime: Duration::from_secs(60),
         limits: Limits::NONE,
+        once: None,
     };
     ledger.admit(ask).await.unwrap().unwrap().reservation
 }

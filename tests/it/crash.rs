@@ -231,6 +231,9 @@ fn recovered(step: Step) -> &'static [Step] {
         | Step::Settled
         | Step::WithdrawCommitted
         | Step::Delivered => &[],
+        Step::AnswerKept | Step::Claimed | Step::Executed => {
+            unreachable!("only with an Idempotency-Key; see idempotency.rs")
+        }
         Step::QuoteRecorded | Step::QuoteOffered | Step::QuotePaid | Step::QuoteSigned => {
             unreachable!("no token gets there; see lightning.rs")
         }

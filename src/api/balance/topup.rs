@@ -4,20 +4,38 @@
 use axum::Json;
 use axum::extract::State;
 use http::HeaderMap;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{account_of, bearer, payer, redeem};
+use super::{PREFIXES, account_of, bearer, payer, redeem};
 use crate::api::input::{Input, cashu_token};
+use crate::api::openapi::{FIELDS, KEY, Operation, Payers, REDEEMED, REPEATED, Tag};
 use crate::api::{ApiState, Refused};
 use crate::ledger::Ledger;
 use crate::money::Msat;
 
-#[derive(Deserialize)]
+pub(super) fn operation() -> Operation {
+    Operation::post("/v1/balance/topup", "topup")
+        .tag(Tag::Balance)
+        .says("A Cashu token becomes balance of a key", "A child key's parent gets it.")
+        .also_at(&PREFIXES, "/topup")
+        .paid_by(Payers::Bearer)
+        .sends(&["Idempotency-Key"])
+        .json_or_query::<Asked>()
+        .answers::<Added>("What was added.")
+        .refuses(&[FIELDS, KEY, REDEEMED, REPEATED])
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "TopupRequest")]
 pub(super) struct Asked {
+    /// A Cashu token, `cashuA…` or `cashuB…`.
+    #[schemars(required)]
     cashu_token: Option<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ToppedUp")]
 pub(super) struct Added {
     msats: Msat,
 }

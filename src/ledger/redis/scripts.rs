@@ -6,6 +6,7 @@
 
 use super::RECEIPTS_KEPT;
 use crate::ledger::CHILDREN_MAX;
+use crate::ledger::once::{KEPT_WINDOW, ONCE_BYTES, ONCE_KEPT};
 
 /// One script, and the hash that a server which has seen it knows it by.
 #[derive(Clone, Debug)]
@@ -38,6 +39,10 @@ pub struct Scripts {
     pub(super) history: Script,
     pub(super) look: Script,
     pub(super) strays: Script,
+    pub(super) claim: Script,
+    pub(super) keep: Script,
+    pub(super) forget: Script,
+    pub(super) kept: Script,
 }
 
 impl Default for Scripts {
@@ -61,13 +66,17 @@ impl Scripts {
             let parts = [common.as_str(), history.as_str(), ending.as_str(), &edit(name, source)];
             Script::new(parts.concat())
         };
+        let once = once_settings() + &edit("once.lua", ONCE);
+        let once = |name, source| {
+            Script::new([common.as_str(), once.as_str(), &edit(name, source)].concat())
+        };
         Self {
             open: plain("open.v2.lua", include_str!("scripts/open.v2.lua")),
             children: plain("children.v1.lua", include_str!("scripts/children.v1.lua")),
             amend: plain("amend.v1.lua", include_str!("scripts/amend.v1.lua")),
             family: plain("family.v1.lua", include_str!("scripts/family.v1.lua")),
             deposit: notes("deposit.v2.lua", include_str!("scripts/deposit.v2.lua")),
-            admit: plain("admit.v2.lua", include_str!("scripts/admit.v2.lua")),
+            admit: once("admit.v3.lua", include_str!("scripts/admit.v3.lua")),
             extend: plain("extend.v1.lua", include_str!("scripts/extend.v1.lua")),
             renew: ends("renew.v2.lua", include_str!("scripts/renew.v2.lua")),
             end: ends("end.v2.lua", include_str!("scripts/end.v2.lua")),
@@ -77,6 +86,10 @@ impl Scripts {
             history: plain("history.v1.lua", include_str!("scripts/history.v1.lua")),
             look: plain("look.v1.lua", include_str!("scripts/look.v1.lua")),
             strays: plain("strays.v1.lua", include_str!("scripts/strays.v1.lua")),
+            claim: once("claim.v1.lua", include_str!("scripts/claim.v1.lua")),
+            keep: once("keep.v1.lua", include_str!("scripts/keep.v1.lua")),
+            forget: once("forget.v1.lua", include_str!("scripts/forget.v1.lua")),
+            kept: once("kept.v1.lua", include_str!("scripts/kept.v1.lua")),
         }
     }
 }
@@ -89,6 +102,12 @@ fn settings() -> String {
         "local ACCOUNT_FIELDS, RECEIPTS_KEPT, ENTRIES_MAX = {{{fields}}}, {kept}, {ENTRIES_MAX}\n\
          local CHILDREN_MAX = {CHILDREN_MAX}\n"
     )
+}
+
+/// What is the same here and in the scripts of requests that are made once.
+fn once_settings() -> String {
+    let (kept, window) = (ONCE_KEPT.as_millis(), KEPT_WINDOW.as_millis());
+    format!("local ONCE_KEPT, KEPT_WINDOW, ONCE_BYTES = {kept}, {window}, {ONCE_BYTES}\n")
 }
 
 /// The fields of an account's hash, in the order in which they are answered and read.
@@ -105,4 +124,5 @@ pub(super) const ENTRIES_MAX: usize = 1_000;
 
 const COMMON: &str = include_str!("scripts/common.lua");
 const HISTORY: &str = include_str!("scripts/history.lua");
+const ONCE: &str = include_str!("scripts/once.lua");
 const ENDING: &str = include_str!("scripts/ending.lua");

@@ -123,6 +123,13 @@ impl World {
                 "tokens_per_hour": LIMIT_MAX,
                 "concurrent": LIMIT_MAX,
             },
+            // Everybody here is one address, and more zealous than any stranger may be.
+            "guard": {
+                "unpaid_per_minute": 0,
+                "unknown_keys_per_minute": 0,
+                "failed_redemptions_per_minute": 0,
+                "openings_per_minute": 0,
+            },
             // Refused with 402 as a whole, unless a test is about being served less.
             "reservation": {"affordable_output_min": 0},
             "mints": [{"url": mint.url(), "units": units}],
