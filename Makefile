@@ -48,6 +48,8 @@ test: ## Install what is missing and run every test
 	tests/sdk/run nutshell $(SDK)
 	$(call section,The SDKs for Node)
 	tests/sdk/run node $(SDK)
+	$(call section,The document of the API)
+	tests/sdk/run contract $(SDK)
 	$(call section,What deploy/ brings up)
 	tests/deploy/run $(DEPLOYED)
 	$(call section,Everything passed)
@@ -62,7 +64,7 @@ check: ## Format, lints, layering and dependency rules: the quick half of a revi
 chaos: ## Kill gateways and Redis, drop, abort and stream at length, and count the money
 	@tests/scripts/need $(BUILD_TOOLS) nextest redis-server postgres
 	NUTGATE_CHAOS=full cargo nextest run --locked --profile chaos -p nutgate --test it \
-		--no-capture chaos:: capture:: long_stream:: fleet::a_ledger_that_pauses
+		--no-capture chaos:: capture:: repetition:: long_stream:: fleet::a_ledger_that_pauses
 
 bench: ## Measure against a plain Pingora proxy (release build; minutes)
 	@tests/scripts/need $(BUILD_TOOLS)

@@ -93,7 +93,7 @@ impl Kind {
 
 /// An error as it is written (WIRE.md section 3).
 #[derive(Debug, Serialize, JsonSchema)]
-#[schemars(rename = "Error")]
+#[schemars(rename = "Error", description = "What every error says, whoever made it.")]
 pub struct ErrorBody<'e> {
     error: ErrorMembers<'e>,
     /// What the answer has in `X-Request-ID`.

@@ -27,7 +27,6 @@ use serde::{Deserialize, Serialize};
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema,
 )]
 #[serde(transparent)]
-#[schemars(description = "Millisatoshi.", extend("maximum" = Msat::MAX.0))]
 pub struct Msat(u64);
 
 impl Msat {

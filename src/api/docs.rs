@@ -118,11 +118,12 @@ const CSS: &str = "text/css; charset=utf-8";
 
 const LOGO: &str = "https://cdn.redoc.ly/redoc/logo-mini.svg";
 
-/// What a page may do: run scripts and read the document of this origin. ReDoc makes style
-/// elements that are empty and fills them by rules, which is allowed by the hash of nothing; both
-/// have images of their own, as `data:`.
+/// What a page may do: run scripts and read the document of this origin. Styles are allowed by what
+/// they say: ReDoc makes an element that is empty and fills it by rules (the first hash, of
+/// nothing), and one for its scroll bars. Both have images of their own, as `data:`.
 const POLICY: &str = "default-src 'none'; script-src 'self'; connect-src 'self'; \
-    style-src 'self' 'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='; \
+    style-src 'self' 'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=' \
+    'sha256-DLDPR1ic47WIdK2WyeLkblb/tm2mQH+Jt/NNhZWu1k0='; \
     img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 #[cfg(test)]

@@ -250,14 +250,20 @@ impl<L: Ledger> Caller<'_, L> {
         Response::from_parts(parts, Body::from(body))
     }
 
+    /// Only for what is told of its limits to whoever shows a key.
+    async fn note_standing(&self) {
+        let account = self.api.till.ledger().account(self.keyed.account.clone()).await;
+        if let Ok(Some(account)) = account {
+            standing::note(&account, self.api.config.rate_limits);
+        }
+    }
+
     /// A call that was made before.
     async fn again(&self, kept: Kept, request: Request, next: Next) -> Response {
         let mut response = match kept {
             Kept::Answer { status, headers, body } => {
-                // Only for what is told of its limits.
-                let account = self.api.till.ledger().account(self.keyed.account.clone()).await;
-                if let Ok(Some(account)) = account {
-                    standing::note(&account, self.api.config.rate_limits);
+                if self.call != Call::Create {
+                    self.note_standing().await;
                 }
                 let headers: HeaderMap = headers.into_iter().collect();
                 let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);

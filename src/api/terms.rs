@@ -11,6 +11,7 @@ use crate::money::Msat;
 /// When what was spent under a `balance_limit` is forgotten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "BalanceLimitReset")]
 pub(super) enum ResetName {
     Daily,
     Weekly,

@@ -1,6 +1,7 @@
 //! The default file, and files with mistakes: the exact messages and lines an operator reads.
 
 mod guard;
+mod idempotency;
 mod models;
 
 use std::collections::HashMap;

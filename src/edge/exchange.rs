@@ -8,7 +8,8 @@
 //!   arrives; the settle is sent just before the last byte, and not waited for. Where money is
 //!   reserved slice by slice, it ends where that does.
 //! * *held*: a document, anything paid by `X-Cashu`, or what is to be kept for a repetition. The
-//!   head waits for the cost and the change. Beyond `limits.held_bytes_max` it flows after all, and the change is claimed.
+//!   head waits for the cost and the change. Beyond `limits.held_bytes_max` it flows after all, and
+//!   the change is claimed.
 
 use bytes::{Bytes, BytesMut};
 use lua_free_filters::{End, Route, Usage};

@@ -124,7 +124,8 @@ impl Book {
     }
 
     /// Checks the key's terms, whether the request was made before, limits and cap and the payer's
-    /// balance, in this order, and reserves the ceiling. Answers what is left beside it, and of the limits.
+    /// balance, in this order, and reserves the ceiling. Answers what is left beside it, and of the
+    /// limits.
     pub fn admit(&mut self, ask: &Admission, now: UnixMs) -> Result<(Msat, Standing), Denial> {
         if let Some(held) = self.reservations.get(&ask.reservation) {
             let payer = self.accounts.get(&held.account).filter(|_| held.end.is_none());

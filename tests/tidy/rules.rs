@@ -62,6 +62,13 @@ pub(crate) const LAYERS: &[Rule] = &[
     },
     Rule {
         among: &["src/"],
+        except: &["src/api/docs.rs"],
+        view: Shipped,
+        never: &["aide"],
+        instead: "of that crate only the pages are used; schemas are schemars' own",
+    },
+    Rule {
+        among: &["src/"],
         except: &["src/api/", "src/edge/"],
         view: Shipped,
         never: &["axum"],

@@ -168,6 +168,7 @@ pub(super) struct ChildKey {
     balance_limit: Option<Msat>,
     /// What of the limit is left now.
     balance_limit_left: Option<Msat>,
+    #[schemars(with = "Option<ResetName>")]
     balance_limit_reset: Option<&'static str>,
     validity_date: Option<u64>,
 }

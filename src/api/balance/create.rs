@@ -39,7 +39,7 @@ const ABOUT: &str = "The key follows from the token, so repeating it after a los
 #[schemars(rename = "CreateRequest")]
 pub(super) struct Asked {
     /// A Cashu token, `cashuA…` or `cashuB…`.
-    #[schemars(required)]
+    #[schemars(required, length(min = 1))]
     initial_balance_token: Option<String>,
     #[schemars(skip)]
     balance_limit: Option<Value>,

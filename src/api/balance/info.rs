@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::child_keys::ChildKey;
 use super::{PREFIXES, account_of, bearer, unavailable, valid};
 use crate::api::openapi::{KEY, Operation, Payers, REDEEMED, Tag};
-use crate::api::terms::reset_name;
+use crate::api::terms::{ResetName, reset_name};
 use crate::api::{ApiState, Refused};
 use crate::clock::UnixMs;
 use crate::error::Refusal;
@@ -44,6 +44,7 @@ pub(super) struct Info {
     total_requests: u64,
     total_spent: Msat,
     balance_limit: Option<Msat>,
+    #[schemars(with = "Option<ResetName>")]
     balance_limit_reset: Option<&'static str>,
     validity_date: Option<u64>,
     #[serde(skip_serializing_if = "Vec::is_empty")]

@@ -30,7 +30,7 @@ pub(super) fn operation() -> Operation {
 #[schemars(rename = "TopupRequest")]
 pub(super) struct Asked {
     /// A Cashu token, `cashuA…` or `cashuB…`.
-    #[schemars(required)]
+    #[schemars(required, length(min = 1))]
     cashu_token: Option<String>,
 }
 

@@ -36,7 +36,13 @@ const SENT: &[Header] = &[
                 the change comes as a comment of the stream, as a trailer where the protocol \
                 allows, and from `POST /v1/balance/refund`. Without it events and change are held \
                 until both are known.",
-        kind: Kind::Among(&["live"]),
+        kind: Kind::Text,
+    },
+    Header {
+        name: "anthropic-version",
+        about: "Goes to the upstream, as every header that names neither the client nor how it is \
+                connected; upstreams of Anthropic's protocol ask for it.",
+        kind: Kind::Text,
     },
     Header {
         name: "If-None-Match",

@@ -75,6 +75,7 @@ fn document() -> Value {
         }
     }
     schemas.add::<ErrorBody<'_>>();
+    let refusals = schemas.refusals();
     let mut definitions = schemas.definitions();
     definitions.extend(sold::schemas());
     json!({
@@ -90,6 +91,7 @@ fn document() -> Value {
         "paths": paths,
         "components": {
             "schemas": definitions,
+            "responses": refusals,
             "parameters": headers::parameters(),
             "headers": headers::headers(),
             "securitySchemes": groups::security_schemes(),

@@ -18,7 +18,7 @@ fn operation(route: Route) -> Operation {
     let below = route.upstream_path();
     let mut kinds = vec![answered(route)];
     if streams(route) {
-        kinds.push((EVENTS, json!({ "type": "string", "description": ABOUT_EVENTS })));
+        kinds.push((EVENTS, json!({ "description": ABOUT_EVENTS })));
     }
     if matches!(route, Route::Transcriptions | Route::Translations) {
         kinds.push(("text/plain", json!({ "type": "string" })));
@@ -34,9 +34,13 @@ fn operation(route: Route) -> Operation {
         .with(&[COSTS, ECASH].concat())
         .refuses(&[FIELDS, KEY, REDEEMED, MODEL_NAMED, REPEATED, SOLD])
         .passes_mistakes();
-    match streams(route) {
+    let operation = match streams(route) {
         true => operation.sends(&["X-Cashu-Stream"]),
         false => operation,
+    };
+    match route {
+        Route::Messages => operation.sends(&["anthropic-version"]),
+        _ => operation,
     }
 }
 
@@ -159,7 +163,8 @@ fn fields(route: Route) -> (&'static [&'static str], Vec<(&'static str, Value)>)
             ],
         ),
         Route::Rerank => {
-            (&["query", "documents"], vec![("query", text()), ("documents", list(text()))])
+            let any = || json!({ "description": "Text, or an object that has it." });
+            (&["query", "documents"], vec![("query", any()), ("documents", list(any()))])
         }
         Route::ImageEdits | Route::Transcriptions | Route::Translations => (&[], Vec::new()),
     }

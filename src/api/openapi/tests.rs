@@ -93,7 +93,7 @@ fn every_reference_of_the_document_leads_somewhere_and_every_part_is_referred_to
         let pointer = reference.strip_prefix('#').unwrap();
         assert!(document.pointer(pointer).is_some(), "{reference} is not there");
     }
-    for kind in ["schemas", "parameters"] {
+    for kind in ["schemas", "responses", "parameters"] {
         for name in document["components"][kind].as_object().unwrap().keys() {
             let reference = format!("#/components/{kind}/{name}");
             assert!(referred.contains(&reference), "{reference} is not used");
@@ -134,13 +134,17 @@ fn errors_have_every_type_of_the_contract_and_the_codes_of_their_status() {
     for kind in Kind::ALL {
         assert!(kinds.as_array().unwrap().contains(&json!(kind.name())), "{kinds}");
     }
-    let refused = &document["paths"]["/v1/balance/refund"]["post"]["responses"];
+    let answers = &document["paths"]["/v1/balance/refund"]["post"]["responses"];
+    let refused = |status: &str| {
+        let reference = answers[status]["$ref"].as_str().unwrap();
+        document.pointer(reference.strip_prefix('#').unwrap()).unwrap()
+    };
     let codes = |status: &str| {
-        let schema = &refused[status]["content"]["application/json"]["schema"];
+        let schema = &refused(status)["content"]["application/json"]["schema"];
         schema["allOf"][1]["properties"]["error"]["properties"]["code"]["enum"].clone()
     };
     assert_eq!(codes("425"), json!(["refund_pending"]));
     assert_eq!(codes("404"), json!(["refund_not_found"]));
-    assert!(refused["425"]["headers"].get("Retry-After").is_some());
+    assert!(refused("425")["headers"].get("Retry-After").is_some());
     assert!(is_documented(425, "refund_pending") && !is_documented(400, "refund_pending"));
 }

@@ -15,6 +15,8 @@ use super::operation::{Answer, Body, Content, Operation, Query, SchemaOf};
 pub(super) struct Schemas {
     read: SchemaGenerator,
     written: SchemaGenerator,
+    /// Refusals that operations have in common, by status.
+    refusals: BTreeMap<String, Vec<Value>>,
 }
 
 impl Schemas {
@@ -23,11 +25,31 @@ impl Schemas {
         Self {
             read: settings().for_deserialize().into_generator(),
             written: settings().for_serialize().into_generator(),
+            refusals: BTreeMap::new(),
         }
     }
 
     pub(super) fn add<T: JsonSchema>(&mut self) {
         self.written.subschema_for::<T>();
+    }
+
+    /// A reference to this refusal, which is written down once.
+    fn refusal(&mut self, status: &str, refusal: Value) -> Value {
+        let known = self.refusals.entry(status.to_owned()).or_default();
+        let at = known.iter().position(|other| *other == refusal).unwrap_or(known.len());
+        if at == known.len() {
+            known.push(refusal);
+        }
+        json!({ "$ref": format!("#/components/responses/{}", name_of(status, at)) })
+    }
+
+    /// `components.responses`
+    pub(super) fn refusals(&self) -> Value {
+        let named = self.refusals.iter().flat_map(|(status, all)| {
+            let numbered = all.iter().enumerate();
+            numbered.map(move |(at, refusal)| (name_of(status, at), refusal.clone()))
+        });
+        Value::Object(named.collect())
     }
 
     /// All that were referred to.
@@ -36,6 +58,10 @@ impl Schemas {
         all.extend(self.written.take_definitions(true));
         all
     }
+}
+
+fn name_of(status: &str, at: usize) -> String {
+    format!("Refusal-{status}-{}", at.saturating_add(1))
 }
 
 /// A schema as OpenAPI 3.0 writes it.
@@ -114,12 +140,14 @@ impl Operation {
             }
         }
         for (status, codes) in &by_status {
-            all.insert(status.to_string(), self.refusal(*status, codes));
+            let (refusal, status) = (self.refusal(*status, codes), status.to_string());
+            all.insert(status.clone(), schemas.refusal(&status, refusal));
         }
         if self.passes_mistakes {
             let schema = json!({ "$ref": UPSTREAM_ERROR });
             let about = "The upstream's own refusal of the request, as it says it.";
-            all.insert("4XX".to_owned(), self.response(about, &[], Some(json_of(schema))));
+            let passed = self.response(about, &[], Some(json_of(schema)));
+            all.insert("4XX".to_owned(), schemas.refusal("4XX", passed));
         }
         Value::Object(all)
     }
