@@ -26,12 +26,12 @@ def fleet():
         fleet.end()
 
 
-def asked(connection, key, model="demo", stream=False, payment=None):
+def asked(connection, key, model="demo", stream=False, payment=None, extra=()):
     """The answer to a chat completion, of which only the head is read."""
     messages = [{"role": "user", "content": "hello"}]
     body = {"model": model, "max_tokens": 50, "stream": stream, "messages": messages}
     head = {"x-cashu": payment} if payment else {"authorization": f"Bearer {key}"}
-    head["content-type"] = "application/json"
+    head |= {"content-type": "application/json", **dict(extra)}
     connection.request("POST", "/v1/chat/completions", json.dumps(body), head)
     return connection.getresponse()
 
@@ -71,6 +71,18 @@ def test_events_pass_haproxy_while_the_rest_of_the_stream_is_to_come(fleet):
 def test_a_payment_of_sixty_kilobytes_passes_haproxy(fleet):
     answer = asked(fleet.connection(), None, payment="cashuB" + "A" * 60_000)
     assert json.loads(answer.read())["error"]["code"] == "invalid_cashu_token"
+
+
+def test_a_stranger_behind_haproxy_is_limited_alone_whoever_he_says_he_is(fleet):
+    def attempt(source, claimed):
+        connection = fleet.connection(source)
+        answer = asked(connection, None, payment="cashuBAA", extra={"x-forwarded-for": claimed})
+        answer.read()
+        return answer.status
+
+    claims = (f"198.51.{number // 250}.{number % 250}" for number in range(1000))
+    until("he is refused", lambda: attempt("127.0.0.2", next(claims)) == 429)
+    assert attempt("127.0.0.3", next(claims)) == 400
 
 
 def test_without_a_gateway_a_client_is_told_so_and_not_to_pay_again(fleet):
