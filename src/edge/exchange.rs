@@ -6,8 +6,9 @@
 //!
 //! * *flowing*: an event stream paid by key. The head leaves at once, every event as it
 //!   arrives; the settle is sent just before the last byte, and not waited for. Where money is
-//!   reserved slice by slice, it ends where that does.
-//! * *held*: a document, or anything paid by `X-Cashu`. The head waits for the cost and the
+//!   reserved slice by slice, it ends where that does. One paid by `X-Cashu` flows where its
+//!   client asked for that, and then its change follows the last event.
+//! * *held*: a document, or anything else paid by `X-Cashu`. The head waits for the cost and the
 //!   change. Beyond `limits.held_bytes_max` it flows after all, and the change is claimed.
 
 use bytes::{Bytes, BytesMut};
@@ -60,6 +61,7 @@ impl<L: Ledger> Edge<L> {
         };
         let flows = !matches!(ctx.meter, Meter::Json { .. })
             && ctx.ticket().is_some_and(|ticket| !ticket.wants_change);
+        let flows = flows || ctx.is_live();
         if flows {
             return self.let_flow(session, ctx, origin, Bytes::new()).await;
         }
@@ -80,6 +82,9 @@ impl<L: Ledger> Edge<L> {
     ) -> pingora::Result<()> {
         let mut head = origin.head.clone();
         self.prepare_head(session, ctx, &mut head, Framing::Unknown).await?;
+        if ctx.is_live() {
+            self.announce(session, &mut head)?;
+        }
         let body = Some(held).filter(|held| !held.is_empty());
         let sent = send_head(session, ctx, head).await && send(session, ctx, body, false).await;
         match sent {
@@ -122,6 +127,9 @@ impl<L: Ledger> Edge<L> {
         self.put_back(origin).await;
         if ctx.presence == Presence::Gone {
             return self.client_gone(ctx).await;
+        }
+        if ctx.is_live() {
+            return self.end_live(session, ctx, tail.unwrap_or_default(), true).await;
         }
         // The settle is on its way to the ledger before the client sees the end, so whatever
         // it asks next is answered after it; nobody waits for it to return.
@@ -278,8 +286,12 @@ impl<L: Ledger> Edge<L> {
         self.end_meter(ctx, End::Broken);
         if was_stream {
             let event = self.error_event(ctx, &broke.refusal());
-            let write = session.write_response_body(Some(event), false);
-            let (_closed, _written) = tokio::join!(self.close(ctx), write);
+            if ctx.is_live() {
+                drop(self.end_live(session, ctx, event, false).await);
+            } else {
+                let write = session.write_response_body(Some(event), false);
+                let (_closed, _written) = tokio::join!(self.close(ctx), write);
+            }
         } else {
             self.close(ctx).await;
         }

@@ -10,6 +10,8 @@ mod ask;
 mod close;
 mod context;
 mod exchange;
+mod listener;
+mod live;
 mod meter;
 mod order;
 mod origin;
@@ -19,6 +21,7 @@ mod probe;
 mod reserve;
 mod rolling;
 pub mod serve;
+mod trailers;
 mod verdict;
 
 use std::sync::Arc;

@@ -24,6 +24,7 @@ mod history;
 mod http2;
 mod lightning;
 mod limits;
+mod live;
 mod long_stream;
 mod metering;
 mod outage;
