@@ -175,7 +175,7 @@ pub struct Reservation {
     pub lifetime: Duration,
     /// How often live ones are renewed; less than half of `lifetime`.
     pub renew_every: Duration,
-    /// Reserved at a time for a stream paid by key; 0: all of its output limit at once.
+    /// Reserved at a time for a stream that flows; 0: all of its output limit at once.
     pub slice_output_tokens: u64,
     /// The least output, in tokens, that an answer may be lowered to where its request names no
     /// limit and the balance does not pay for the model's; 0: never lowered.
