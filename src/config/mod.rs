@@ -154,10 +154,22 @@ pub struct Fleet {
 #[derive(Clone, Debug)]
 pub struct Listen {
     pub address: SocketAddr,
+    /// `None`: plain HTTP.
+    pub tls: Option<Tls>,
+    /// Whether HTTP/2 is spoken in plain too, to clients that begin with it.
+    pub h2c: bool,
     /// Proxy threads.
     pub threads: usize,
     /// How long a draining process waits for open exchanges before it gives up.
     pub drain_max: Duration,
+}
+
+/// The files of the certificate that the public listener shows.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    /// The certificate, and after it those that lead to its authority.
+    pub certificate: PathBuf,
+    pub key: PathBuf,
 }
 
 #[derive(Clone, Debug)]

@@ -73,8 +73,8 @@ impl<L: Ledger> Edge<L> {
         self.write_whole(session, status, lines, body).await
     }
 
-    /// Refuses and closes a connection on which a body is still arriving. The body is read away
-    /// for a while first: closing on unread bytes would reset the connection, and the client
+    /// Refuses, and closes an HTTP/1.1 connection on which a body is still arriving. That is read
+    /// away for a while first: closing on unread bytes would reset the connection, and the client
     /// would lose the answer that says why.
     pub(super) async fn refuse_early(
         &self,
@@ -86,6 +86,10 @@ impl<L: Ledger> Edge<L> {
     ) -> pingora::Result<()> {
         session.set_keepalive(None);
         self.refuse(session, ctx, refusal, per_request, ecash).await?;
+        // There the rest of the body is refused by itself, and its connection goes on.
+        if session.is_http2() {
+            return Ok(());
+        }
         let drain = async {
             let mut drained: usize = 0;
             while let Ok(Some(chunk)) = session.read_request_body().await {

@@ -11,6 +11,8 @@
 //! * *held*: a document, or anything else paid by `X-Cashu`. The head waits for the cost and the
 //!   change. Beyond `limits.held_bytes_max` it flows after all, and the change is claimed.
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use lua_free_filters::{End, Route};
 use pingora::http::ResponseHeader;
@@ -23,7 +25,7 @@ use super::ask::{Asked, MISTAKE_BYTES_MAX, read_mistake, unreadable};
 use super::context::{Ctx, Presence};
 use super::meter::Meter;
 use super::order::Order;
-use super::origin::{Broke, Origin};
+use super::origin::{Broke, Origin, client_gone};
 use super::rolling::Passed;
 use super::verdict::Verdict;
 use crate::api;
@@ -295,6 +297,10 @@ impl<L: Ledger> Edge<L> {
         } else {
             self.close(ctx).await;
         }
+        if session.is_http2() {
+            // The reset that follows takes back what its connection has not sent yet.
+            drop(tokio::time::timeout(RESET_AFTER, client_gone(session)).await);
+        }
         Error::e_explain(ErrorType::ConnectionClosed, "the upstream broke mid-stream")
     }
 
@@ -322,6 +328,10 @@ impl<L: Ledger> Edge<L> {
         }
     }
 }
+
+/// How long the client of a stream that broke has to read what came before. It leaves by itself
+/// when it reads the error event, or the reset tells it.
+const RESET_AFTER: Duration = Duration::from_secs(1);
 
 /// Writes the head of an answer; false when the client has left and that ends the exchange.
 async fn send_head(session: &mut Session, ctx: &mut Ctx, head: ResponseHeader) -> bool {

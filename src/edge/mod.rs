@@ -7,6 +7,7 @@
 mod access_log;
 mod answer;
 mod ask;
+mod certificates;
 mod close;
 mod context;
 mod exchange;

@@ -14,6 +14,7 @@ use pingora::services::background::background_service;
 use pingora::services::listening::Service;
 
 use super::Edge;
+use super::certificates::Certificates;
 use super::context::OpenCount;
 use super::listener::Public;
 use super::peers::Peers;
@@ -67,11 +68,21 @@ pub fn serve<L: Ledger>(parts: Parts<L>) -> Result<(), String> {
         metrics: metrics.clone(),
     };
     let connections = Arc::new(OpenCount::default());
-    let proxy = Arc::new(pingora::proxy::http_proxy(&server.configuration, edge));
-    let public = Public { proxy, connections: connections.clone() };
+    let h2c = config.listen.h2c;
+    let public = Public::new(edge, &server.configuration, h2c, connections.clone());
     let mut public = Service::new("public".to_owned(), public);
-    public.add_tcp(&config.listen.address.to_string());
-    let mut admin = Service::new("admin".to_owned(), Admin(api::admin_router(&config, metrics)));
+    let address = config.listen.address.to_string();
+    match config.listen.tls.as_ref().map(Certificates::open).transpose()? {
+        None => public.add_tcp(&address),
+        Some(certificates) => {
+            public.add_tls_with_settings(&address, None, certificates.settings()?);
+            let shown = certificates.clone();
+            metrics.watch_certificate(move || shown.expires_s());
+            server.add_service(background_service("certificates", certificates));
+        }
+    }
+    let admin = Admin(api::admin_router(&config, metrics));
+    let mut admin = Service::new("admin".to_owned(), admin);
     admin.threads = Some(1);
     admin.add_tcp(&config.admin_address.to_string());
     server.add_service(public);
@@ -142,7 +153,7 @@ impl ServeHttp for Admin {
 }
 
 /// A connection that takes longer to close has a client that does not answer.
-const GOODBYE_MAX: Duration = Duration::from_secs(2);
+const GOODBYE_MAX: Duration = Duration::from_secs(5);
 
 /// Idle upstream connections kept for reuse, in all.
 const UPSTREAM_CONNECTIONS_POOLED_MAX: usize = 1024;

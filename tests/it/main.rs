@@ -30,6 +30,8 @@ mod metering;
 mod outage;
 mod pacing;
 mod policies;
+mod public_http2;
+mod public_tls;
 mod rate_limits;
 mod receipts;
 mod recovery;

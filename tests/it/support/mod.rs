@@ -17,6 +17,7 @@ mod purse;
 mod rates;
 mod raw;
 mod rows;
+mod secure;
 mod source;
 mod used;
 mod world;
@@ -33,6 +34,7 @@ pub(crate) use purse::{PURSE_SATS, Purse, Way};
 pub(crate) use rates::{ImageRate, Rates, priced, tariff};
 pub(crate) use raw::{Head, Raw};
 pub(crate) use rows::ReservationRow;
+pub(crate) use secure::{Http2, Site, Whole, ask_http1, asking, replace, shown};
 pub(crate) use source::Source;
 pub(crate) use used::{
     CONTEXT, Given, IMAGE_TOKENS, Used, WEB_SEARCHES_MAX, given_streamed, given_whole,
