@@ -206,3 +206,45 @@ impl GetSocketDigest for Trailing {
         self.stream.set_socket_digest(digest);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderName, HeaderValue};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    /// What arrives of these writes, through a pipe of so few bytes, if fields are set before the
+    /// one of that number.
+    async fn arrives(pipe_bytes: usize, writes: &[&[u8]], fields_at: usize) -> String {
+        let (near, mut far) = tokio::io::duplex(pipe_bytes);
+        let mut trailing = Trailing::new(Box::new(near));
+        let write = async {
+            for (nth, bytes) in writes.iter().enumerate() {
+                if nth == fields_at {
+                    let field = (HeaderName::from_static("x-a"), HeaderValue::from_static("b"));
+                    *trailing.last.lock().unwrap() = Some(last_chunk(&vec![field]));
+                }
+                trailing.write_all(bytes).await.unwrap();
+            }
+            drop(trailing);
+        };
+        let mut text = String::new();
+        let (read, ()) = tokio::join!(far.read_to_string(&mut text), write);
+        read.unwrap();
+        text
+    }
+
+    #[tokio::test]
+    async fn fields_stand_in_the_next_last_chunk_and_in_no_other_however_slowly_it_leaves() {
+        let writes: [&[u8]; 4] = [b"2\r\nab\r\n", LAST_CHUNK, b"next", LAST_CHUNK];
+        for pipe_bytes in [1, 3, 4096] {
+            let first = arrives(pipe_bytes, &writes, 0).await;
+            assert_eq!(first, "2\r\nab\r\n0\r\nx-a: b\r\n\r\nnext0\r\n\r\n");
+            let second = arrives(pipe_bytes, &writes, 2).await;
+            assert_eq!(second, "2\r\nab\r\n0\r\n\r\nnext0\r\nx-a: b\r\n\r\n");
+            let none = arrives(pipe_bytes, &writes, 9).await;
+            assert_eq!(none, "2\r\nab\r\n0\r\n\r\nnext0\r\n\r\n");
+        }
+    }
+}
