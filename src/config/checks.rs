@@ -6,6 +6,7 @@
 mod feeds;
 mod guard;
 mod idempotency;
+mod listen;
 mod models;
 mod prices;
 mod upstreams;
@@ -21,7 +22,7 @@ use super::mistake::{Found, KeyPath, did_you_mean};
 use super::references::Outside;
 use super::scalars::Whole;
 use super::schema::{self, File};
-use super::{Config, Decimal, Fleet, Lightning, Limits, Listen, Mint, Reservation, Secret, url};
+use super::{Config, Decimal, Fleet, Lightning, Limits, Mint, Reservation, Secret, url};
 use crate::ledger::terms;
 use crate::store;
 
@@ -40,7 +41,7 @@ pub(super) fn check(file: File, outside: &dyn Outside, found: &mut Found) -> Con
         seed_file: checks.seed_file(file.seed_file, &file.data_dir),
         data_dir: checks.data_dir(file.data_dir),
         fleet: file.fleet.map(|fleet| checks.fleet(fleet)),
-        listen: checks.listen(&file.listen, &file.admin),
+        listen: checks.listen(file.listen, &file.admin),
         limits: checks.limits(&file.limits),
         rate_limits: checks.rate_limits(&file.rate_limits),
         reservation: checks.reservation(&file.reservation),
@@ -130,21 +131,6 @@ impl Checks<'_> {
             }
         }
         address
-    }
-
-    fn listen(&mut self, listen: &schema::Listen, admin: &schema::Admin) -> Listen {
-        if listen.address == admin.address && listen.address.0.port() != 0 {
-            let at = KeyPath::from("admin").key("address");
-            self.found.add(at, "is the address of `listen`; clients would reach it");
-        }
-        let threads =
-            self.size(listen.threads, 0, THREADS_MAX, &KeyPath::from("listen").key("threads"));
-        let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Listen {
-            address: listen.address.0,
-            threads: if threads == 0 { cores() } else { threads },
-            drain_max: listen.drain.0,
-        }
     }
 
     fn limits(&mut self, limits: &schema::Limits) -> Limits {

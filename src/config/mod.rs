@@ -163,10 +163,22 @@ pub struct Fleet {
 #[derive(Clone, Debug)]
 pub struct Listen {
     pub address: SocketAddr,
+    /// `None`: plain HTTP.
+    pub tls: Option<Tls>,
+    /// Whether HTTP/2 is spoken in plain too, to clients that begin with it.
+    pub h2c: bool,
     /// Proxy threads.
     pub threads: usize,
     /// How long a draining process waits for open exchanges before it gives up.
     pub drain_max: Duration,
+}
+
+/// The files of the certificate that the public listener shows.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    /// The certificate, and after it those that lead to its authority.
+    pub certificate: PathBuf,
+    pub key: PathBuf,
 }
 
 #[derive(Clone, Debug)]
@@ -184,7 +196,7 @@ pub struct Reservation {
     pub lifetime: Duration,
     /// How often live ones are renewed; less than half of `lifetime`.
     pub renew_every: Duration,
-    /// Reserved at a time for a stream paid by key; 0: all of its output limit at once.
+    /// Reserved at a time for a stream that flows; 0: all of its output limit at once.
     pub slice_output_tokens: u64,
     /// The least output, in tokens, that an answer may be lowered to where its request names no
     /// limit and the balance does not pay for the model's; 0: never lowered.

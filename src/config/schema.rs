@@ -66,8 +66,17 @@ pub(super) struct Fleet {
 #[serde(deny_unknown_fields, expecting = "a mapping")]
 pub(super) struct Listen {
     pub(super) address: Address,
+    pub(super) tls: Option<Tls>,
+    pub(super) h2c: bool,
     pub(super) threads: Whole,
     pub(super) drain: Lasting,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a mapping")]
+pub(super) struct Tls {
+    pub(super) certificate: Option<String>,
+    pub(super) key: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -76,8 +76,8 @@ impl<L: Ledger> Edge<L> {
         self.write_whole(session, status, lines, body).await
     }
 
-    /// Refuses and closes a connection on which a body is still arriving, which is read away for a
-    /// while first.
+    /// Refuses, and closes an HTTP/1.1 connection on which a body is still arriving, which is read
+    /// away for a while first.
     pub(super) async fn refuse_early(
         &self,
         session: &mut Session,
@@ -88,7 +88,10 @@ impl<L: Ledger> Edge<L> {
     ) -> pingora::Result<()> {
         session.set_keepalive(None);
         self.refuse(session, ctx, refusal, per_request, ecash).await?;
-        drain(session, DRAINED_BYTES_MAX, DRAIN_TIME_MAX).await;
+        // There the rest of the body is refused by itself, and its connection goes on.
+        if !session.is_http2() {
+            drain(session, DRAINED_BYTES_MAX, DRAIN_TIME_MAX).await;
+        }
         Ok(())
     }
 

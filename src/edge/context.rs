@@ -109,7 +109,7 @@ pub(super) enum Presence {
     Gone,
 }
 
-/// How many requests are open, and word when none is.
+/// How many requests or connections are open, and word when none is.
 #[derive(Debug, Default)]
 pub(super) struct OpenCount {
     open: AtomicUsize,
@@ -118,7 +118,7 @@ pub(super) struct OpenCount {
 }
 
 impl OpenCount {
-    /// Waits until no request is open; false when that took longer than `limit`.
+    /// Waits until none is open; false when that took longer than `limit`.
     pub(super) fn wait_for_none(&self, limit: Duration) -> bool {
         let lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         let is_open = |(): &mut ()| self.open.load(Ordering::SeqCst) > 0;
@@ -127,12 +127,12 @@ impl OpenCount {
     }
 }
 
-/// Counts this request among the open ones until it is dropped.
+/// Counts this request, or connection, among the open ones until it is dropped.
 #[derive(Debug)]
 pub(super) struct Open(Arc<OpenCount>);
 
 impl Open {
-    fn new(count: &Arc<OpenCount>) -> Self {
+    pub(super) fn new(count: &Arc<OpenCount>) -> Self {
         count.open.fetch_add(1, Ordering::SeqCst);
         Self(count.clone())
     }

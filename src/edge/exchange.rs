@@ -6,10 +6,13 @@
 //!
 //! * *flowing*: an event stream paid by key. The head leaves at once, every event as it
 //!   arrives; the settle is sent just before the last byte, and not waited for. Where money is
-//!   reserved slice by slice, it ends where that does.
-//! * *held*: a document, anything paid by `X-Cashu`, or what is to be kept for a repetition. The
-//!   head waits for the cost and the change. Beyond `limits.held_bytes_max` it flows after all, and
-//!   the change is claimed.
+//!   reserved slice by slice, it ends where that does. One paid by `X-Cashu` flows where its
+//!   client asked for that, and then its change follows the last event.
+//! * *held*: a document, anything else paid by `X-Cashu`, or what is to be kept for a repetition.
+//!   The head waits for the cost and the change. Beyond `limits.held_bytes_max` it flows after all,
+//!   and the change is claimed.
+
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use lua_free_filters::{End, Route, Usage};
@@ -24,7 +27,7 @@ use super::context::{Ctx, Presence};
 use super::gzip::encoded;
 use super::meter::Meter;
 use super::order::Order;
-use super::origin::{Broke, Origin};
+use super::origin::{Broke, Origin, client_gone};
 use super::rolling::Passed;
 use super::verdict::Verdict;
 use crate::api;
@@ -63,6 +66,7 @@ impl<L: Ledger> Edge<L> {
         let flows = !matches!(ctx.meter, Meter::Json { .. })
             && ctx.attempt.is_none()
             && ctx.ticket().is_some_and(|ticket| !ticket.wants_change);
+        let flows = flows || ctx.is_live();
         if flows {
             return self.let_flow(session, ctx, origin, Bytes::new()).await;
         }
@@ -83,6 +87,9 @@ impl<L: Ledger> Edge<L> {
     ) -> pingora::Result<()> {
         let mut head = origin.head.clone();
         self.prepare_head(session, ctx, &mut head, Framing::Unknown).await?;
+        if ctx.is_live() {
+            self.announce(session, &mut head)?;
+        }
         let body = Some(held).filter(|held| !held.is_empty());
         let sent = send_head(session, ctx, head).await && send(session, ctx, body, false).await;
         match sent {
@@ -125,6 +132,9 @@ impl<L: Ledger> Edge<L> {
         self.put_back(origin).await;
         if ctx.presence == Presence::Gone {
             return self.client_gone(ctx).await;
+        }
+        if ctx.is_live() {
+            return self.end_live(session, ctx, tail.unwrap_or_default(), true).await;
         }
         // The settle is on its way to the ledger before the client sees the end, so whatever
         // it asks next is answered after it; nobody waits for it to return.
@@ -295,10 +305,18 @@ impl<L: Ledger> Edge<L> {
         self.end_meter(ctx, End::Broken);
         if was_stream {
             let event = self.error_event(ctx, &broke.refusal());
-            let write = session.write_response_body(Some(event), false);
-            let (_closed, _written) = tokio::join!(self.close(ctx), write);
+            if ctx.is_live() {
+                drop(self.end_live(session, ctx, event, false).await);
+            } else {
+                let write = session.write_response_body(Some(event), false);
+                let (_closed, _written) = tokio::join!(self.close(ctx), write);
+            }
         } else {
             self.close(ctx).await;
+        }
+        if session.is_http2() {
+            // The reset that follows takes back what its connection has not sent yet.
+            drop(tokio::time::timeout(RESET_AFTER, client_gone(session)).await);
         }
         Error::e_explain(ErrorType::ConnectionClosed, "the upstream broke mid-stream")
     }
@@ -339,6 +357,9 @@ async fn whole(session: &Session, ctx: &mut Ctx, head: &ResponseHeader, body: By
     ctx.added.extend(lines);
     body
 }
+/// How long the client of a stream that broke has to read what came before. It leaves by itself
+/// when it reads the error event, or the reset tells it.
+const RESET_AFTER: Duration = Duration::from_secs(1);
 
 /// Writes the head of an answer; false when the client has left and that ends the exchange.
 async fn send_head(session: &mut Session, ctx: &mut Ctx, head: ResponseHeader) -> bool {

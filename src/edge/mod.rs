@@ -7,12 +7,15 @@
 mod access_log;
 mod answer;
 mod ask;
+mod certificates;
 mod client_address;
 mod close;
 mod context;
 mod exchange;
 mod guard;
 mod gzip;
+mod listener;
+mod live;
 mod meter;
 mod once;
 mod order;
@@ -24,6 +27,7 @@ mod reserve;
 mod rolling;
 pub mod serve;
 mod strangers;
+mod trailers;
 mod verdict;
 
 use std::sync::Arc;

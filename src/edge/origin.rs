@@ -252,7 +252,7 @@ async fn has_left(session: &mut Session, presence: Presence) -> bool {
 }
 
 /// Returns when the client has closed its connection or reset its stream.
-async fn client_gone(session: &mut Session) {
+pub(super) async fn client_gone(session: &mut Session) {
     if let Err(error) = session.as_downstream_mut().read_body_or_idle(true).await
         && *error.etype() == ErrorType::ConnectError
     {

@@ -111,6 +111,12 @@ impl Metrics {
         );
     }
 
+    /// When the certificate that clients are shown ends, looked at whenever it is asked for.
+    pub fn watch_certificate(&self, expires_s: impl Fn() -> i64 + Send + Sync + 'static) {
+        let help = "When the certificate that clients are shown ends, in seconds of the epoch";
+        self.sample("nutgate_tls_certificate_expires_seconds", help, expires_s);
+    }
+
     /// How each of these does, looked at whenever it is asked for.
     pub fn watch_upstreams(&self, upstreams: &Upstreams) {
         let watched = Watched::new(upstreams.clone()).expect("a name of letters is a name");

@@ -117,6 +117,7 @@ async fn alerts_name_only_what_is_measured() {
     metrics.refused("payment_required");
     metrics.watch_upstreams(&upstreams());
     metrics.watch_rate();
+    metrics.watch_certificate(|| 0);
     let text = metrics.text();
     let measured: BTreeSet<&str> =
         text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();

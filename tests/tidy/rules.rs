@@ -157,8 +157,16 @@ pub(crate) const WORDS: &[Rule] = &[
         among: &["src/", "lua-free-filters/src/"],
         except: &[],
         view: Shipped,
-        never: &["fn get_*", "fn finalize", "fn authorize", "fn capture", "fn charge"],
-        instead: "no get_; the verbs are reserve, settle, release, expire",
+        never: &["fn finalize", "fn authorize", "fn capture", "fn charge"],
+        instead: "the verbs are reserve, settle, release, expire",
+    },
+    Rule {
+        among: &["src/", "lua-free-filters/src/"],
+        // Pingora's traits have methods of that name.
+        except: &["src/edge/trailers.rs"],
+        view: Shipped,
+        never: &["fn get_*"],
+        instead: "a function that answers is named after its answer",
     },
     Rule {
         among: &["src/", "lua-free-filters/src/", "tests/"],
