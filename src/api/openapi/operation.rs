@@ -120,7 +120,7 @@ impl Operation {
         self
     }
 
-    /// Request headers besides the id, by their names in [`headers`].
+    /// Request headers besides the id, by their names in `headers`.
     pub(in crate::api) fn sends(mut self, names: &[&'static str]) -> Self {
         self.sends.extend(names);
         self
@@ -197,7 +197,7 @@ impl Operation {
         self
     }
 
-    /// Headers of the answer that was added last, by their names in [`headers`].
+    /// Headers of the answer that was added last, by their names in `headers`.
     pub(in crate::api) fn with(mut self, names: &[&'static str]) -> Self {
         if let Some(answer) = self.answers.last_mut() {
             answer.headers.extend(names);
