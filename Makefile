@@ -6,6 +6,8 @@
 BUILT := $(or $(CARGO_TARGET_DIR),target)
 # The sandbox's binary, and where Python puts what it installs.
 SDK := $(abspath $(BUILT))/debug/nutgate-sandbox $(abspath $(BUILT))/sdk
+# Both binaries, and the same place.
+DEPLOYED := $(abspath $(BUILT))/debug/nutgate $(SDK)
 
 # What the dependencies' build scripts run.
 BUILD_TOOLS := cmake protoc curl
@@ -24,7 +26,7 @@ demo: ## Start a real mint, a scripted upstream and the gateway on this machine
 
 test: ## Install what is missing and run every test
 	@tests/scripts/need $(BUILD_TOOLS) clippy rustfmt nextest deny redis-server postgres \
-		python3 node
+		python3 node chromium haproxy prometheus socat systemd-analyze
 	$(call section,Format)
 	cargo fmt --all --check
 	$(call section,Lints)
@@ -42,8 +44,14 @@ test: ## Install what is missing and run every test
 	cargo test --workspace --doc --locked
 	$(call section,The SDKs for Python)
 	tests/sdk/run python $(SDK)
+	$(call section,The wallet Nutshell)
+	tests/sdk/run nutshell $(SDK)
 	$(call section,The SDKs for Node)
 	tests/sdk/run node $(SDK)
+	$(call section,The document of the API)
+	tests/sdk/run contract $(SDK)
+	$(call section,What deploy/ brings up)
+	tests/deploy/run $(DEPLOYED)
 	$(call section,Everything passed)
 
 check: ## Format, lints, layering and dependency rules: the quick half of a review
@@ -56,7 +64,7 @@ check: ## Format, lints, layering and dependency rules: the quick half of a revi
 chaos: ## Kill gateways and Redis, drop, abort and stream at length, and count the money
 	@tests/scripts/need $(BUILD_TOOLS) nextest redis-server postgres
 	NUTGATE_CHAOS=full cargo nextest run --locked --profile chaos -p nutgate --test it \
-		--no-capture chaos:: capture:: long_stream:: fleet::a_ledger_that_pauses
+		--no-capture chaos:: capture:: repetition:: long_stream:: fleet::a_ledger_that_pauses
 
 bench: ## Measure against a plain Pingora proxy (release build; minutes)
 	@tests/scripts/need $(BUILD_TOOLS)

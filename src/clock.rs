@@ -46,6 +46,15 @@ impl Clock {
         Self::Manual(Arc::new(AtomicU64::new(at.0)))
     }
 
+    /// The machine's. In a debug build that is told `NUTGATE_LEDGER_CLOCK_MS`, that moment, which
+    /// then lasts: a window of a limit never ends while a test asks.
+    pub fn of_a_fleet() -> Self {
+        match standing_still() {
+            Some(at) => Self::manual(at),
+            None => Self::System,
+        }
+    }
+
     pub fn now(&self) -> UnixMs {
         match self {
             Self::System => UnixMs::now(),
@@ -59,6 +68,16 @@ impl Clock {
             at.store(to.0, Ordering::SeqCst);
         }
     }
+}
+
+#[cfg(debug_assertions)]
+fn standing_still() -> Option<UnixMs> {
+    std::env::var("NUTGATE_LEDGER_CLOCK_MS").ok()?.parse().ok().map(UnixMs)
+}
+
+#[cfg(not(debug_assertions))]
+fn standing_still() -> Option<UnixMs> {
+    None
 }
 
 /// A stopwatch: monotonic, for timings and deadlines within this process.

@@ -35,6 +35,12 @@ pub enum Step {
     WithdrawCommitted,
     /// The answer has left.
     Delivered,
+    /// The answer is kept for a repetition, and not charged.
+    AnswerKept,
+    /// A call that is to be made once is claimed, and not begun.
+    Claimed,
+    /// It is done, and its answer is not kept.
+    Executed,
     /// An invoice is written down, no mint has been asked for it.
     QuoteRecorded,
     /// The mint's invoice is written down, the client does not have it.
@@ -78,6 +84,9 @@ impl Step {
         Self::Deposited,
         Self::Credited,
     ];
+
+    /// Of a call that is to be made once, besides its own.
+    pub const OF_CALL: [Self; 2] = [Self::Claimed, Self::Executed];
 
     /// From the wish for an invoice to the balance that it became.
     pub const OF_INVOICE: [Self; 7] = [

@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -35,8 +36,7 @@ impl Fault {
 }
 
 /// The `type` of an error body; the status follows from it unless a code has its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     InvalidRequest,
     AuthenticationFailed,
@@ -50,6 +50,32 @@ pub enum Kind {
 }
 
 impl Kind {
+    pub const ALL: [Self; 9] = [
+        Self::InvalidRequest,
+        Self::AuthenticationFailed,
+        Self::InsufficientBalance,
+        Self::Forbidden,
+        Self::NotFound,
+        Self::RateLimitExceeded,
+        Self::InternalError,
+        Self::UpstreamError,
+        Self::ServiceUnavailable,
+    ];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::InvalidRequest => "invalid_request",
+            Self::AuthenticationFailed => "authentication_failed",
+            Self::InsufficientBalance => "insufficient_balance",
+            Self::Forbidden => "forbidden",
+            Self::NotFound => "not_found",
+            Self::RateLimitExceeded => "rate_limit_exceeded",
+            Self::InternalError => "internal_error",
+            Self::UpstreamError => "upstream_error",
+            Self::ServiceUnavailable => "service_unavailable",
+        }
+    }
+
     const fn status(self) -> u16 {
         match self {
             Self::InvalidRequest => 400,
@@ -64,6 +90,40 @@ impl Kind {
         }
     }
 }
+
+/// An error as it is written (WIRE.md section 3).
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Error", description = "What every error says, whoever made it.")]
+pub struct ErrorBody<'e> {
+    error: ErrorMembers<'e>,
+    /// What the answer has in `X-Request-ID`.
+    request_id: &'e str,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(inline)]
+struct ErrorMembers<'e> {
+    #[serde(rename = "type")]
+    #[schemars(schema_with = "kinds")]
+    kind: &'e str,
+    /// For people; safe to show.
+    message: &'e str,
+    /// For programs: it says more than the status, and does not change.
+    code: &'e str,
+    /// Such as the field that is wrong, or the amount that is missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "serde_json::Map<String, Value>")]
+    details: Option<&'e Value>,
+}
+
+/// Every `type`, and the one that some wallets know by another word.
+fn kinds(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    let names: Vec<&str> = Kind::ALL.iter().map(|kind| kind.name()).chain([QUOTA]).collect();
+    schemars::json_schema!({ "type": "string", "enum": names })
+}
+
+/// What [`Kind::InsufficientBalance`] is called in the dialect of `@routstr/sdk`.
+pub const QUOTA: &str = "insufficient_quota";
 
 /// An answer of ours instead of the upstream's. Its message is safe to show: no secret, no
 /// internal address. Boxed inside, so that a `Result` on the hot path stays small.
@@ -148,21 +208,15 @@ impl Refusal {
 
     /// The JSON body of WIRE.md section 3.
     pub fn body(&self, request_id: &str) -> Vec<u8> {
-        self.body_as(json!(self.0.kind), self.0.code, request_id)
+        self.body_as(self.0.kind.name(), self.0.code, request_id)
     }
 
     /// The same body with another type and code, for a dialect that has its own words.
-    pub fn body_as(&self, kind: Value, code: &str, request_id: &str) -> Vec<u8> {
-        let parts = &*self.0;
-        let mut error = json!({
-            "type": kind,
-            "message": parts.message,
-            "code": code,
-        });
-        if let (Some(details), Some(error)) = (&parts.details, error.as_object_mut()) {
-            error.insert("details".to_owned(), details.clone());
-        }
-        json!({ "error": error, "request_id": request_id }).to_string().into_bytes()
+    pub fn body_as(&self, kind: &str, code: &str, request_id: &str) -> Vec<u8> {
+        let Parts { message, details, .. } = &*self.0;
+        let error = ErrorMembers { kind, message, code, details: details.as_ref() };
+        // Texts and a tree of JSON can always be written.
+        serde_json::to_vec(&ErrorBody { error, request_id }).unwrap_or_default()
     }
 }
 

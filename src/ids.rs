@@ -38,14 +38,30 @@ impl ApiKey {
     /// # Errors
     /// The machine has no random bits to give.
     pub fn fresh_beside(parent: &AccountId) -> Result<Self, getrandom::Error> {
-        loop {
-            let mut bits = [0; KEY_DIGITS / 2];
+        Self::beside(parent, |_| {
+            let mut bits = [0; 32];
             getrandom::fill(&mut bits)?;
-            let key = Self(format!("sk-{}", hex::encode(bits)));
+            Ok(bits)
+        })
+    }
+
+    /// The same of bits that only its parent can make: the first of them that do.
+    ///
+    /// # Errors
+    /// Those of `bits`.
+    pub fn beside<E>(
+        parent: &AccountId,
+        bits: impl Fn(u64) -> Result<[u8; 32], E>,
+    ) -> Result<Self, E> {
+        let mut nth: u64 = 0;
+        loop {
+            let digits = hex::encode(bits(nth)?);
+            let key = Self(format!("sk-{}", digits.split_at(KEY_DIGITS).0));
             // One in 256 does.
             if key.account().shard() == parent.shard() {
                 return Ok(key);
             }
+            nth = nth.wrapping_add(1);
         }
     }
 
@@ -117,10 +133,21 @@ pub struct ReservationId(String);
 pub struct DepositId(String);
 
 /// A withdrawal: the account and its sequence number, so that two simultaneous refunds of one
-/// account are one.
+/// account are one; or the attempt that it is made by.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct WithdrawalId(String);
+
+/// What an account calls a request that is to be made once: a hash that only the account's owner
+/// can make, so that what clients call their requests is nowhere in the ledger.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct OnceId(String);
+
+/// One execution of such a request.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct AttemptId(String);
 
 impl AccountId {
     /// An account as somebody names it who was told its id.
@@ -140,6 +167,17 @@ impl ReservationId {
     }
 }
 
+impl AttemptId {
+    pub fn fresh() -> Self {
+        Self(uuid::Uuid::now_v7().simple().to_string())
+    }
+
+    /// Of a billable request, which is executed under a reservation.
+    pub fn of(reservation: &ReservationId) -> Self {
+        Self(reservation.0.clone())
+    }
+}
+
 impl DepositId {
     pub fn of_cashu_token(cashu_token: &str) -> Self {
         Self(hashed(b"nutgate deposit:", cashu_token.as_bytes()))
@@ -154,6 +192,11 @@ impl WithdrawalId {
     pub fn nth(account: &AccountId, sequence: u64) -> Self {
         let digest = Sha256::digest(format!("nutgate withdrawal:{account}:{sequence}").as_bytes());
         Self(hex::encode(digest))
+    }
+
+    /// Of a refund that is to be made once, whatever other refunds come between.
+    pub fn of_attempt(first: &AttemptId) -> Self {
+        Self(hashed(b"nutgate withdrawal once:", first.0.as_bytes()))
     }
 }
 
@@ -183,7 +226,7 @@ macro_rules! stored_as_text {
     )*};
 }
 
-stored_as_text!(AccountId, ReservationId, DepositId, WithdrawalId);
+stored_as_text!(AccountId, ReservationId, DepositId, WithdrawalId, OnceId, AttemptId);
 
 fn hashed(domain: &[u8], secret: &[u8]) -> String {
     hex::encode(Sha256::new().chain_update(domain).chain_update(secret).finalize())

@@ -11,6 +11,7 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Millisatoshi: the only unit of account.
@@ -22,7 +23,9 @@ use serde::{Deserialize, Serialize};
 /// use nutgate::money::Msat;
 /// let _ = Msat::ZERO + Msat::ZERO;
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema,
+)]
 #[serde(transparent)]
 pub struct Msat(u64);
 

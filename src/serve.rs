@@ -21,6 +21,7 @@ use crate::telemetry::{Counted, Finding, Metrics, audit_every};
 use crate::till::Till;
 use crate::upstream::Upstreams;
 use crate::wallet::Wallet;
+use crate::webhook::Webhooks;
 
 /// Opens ledger and wallet, recovers, and listens until a signal says otherwise.
 ///
@@ -53,7 +54,7 @@ struct Parts {
 
 impl Parts {
     fn one_machine(self) -> Result<(), String> {
-        let till = block_on(async {
+        let (till, webhooks) = block_on(async {
             let store = embedded::open_store(&database(&self.config));
             let store = store.map_err(|error| error.0)?;
             let ledger = Embedded::new(store.clone(), Clock::System);
@@ -61,23 +62,26 @@ impl Parts {
             let expired = ledger.expire_all().await.map_err(|error| error.to_string())?;
             log::info!("recovery: {} reservations ended", expired.len());
             let counted = Counted::new(ledger.clone(), self.metrics.clone());
-            let till = self.till(counted, store.into()).await?;
+            let till = self.till(counted.clone(), store.into()).await?;
+            let webhooks = self.webhooks(&counted, &till).await?;
             till.wallet().handle().spawn(ledger.forget_for_ever());
-            Ok(till)
+            Ok((till, webhooks))
         })?;
-        self.listen(till, None)
+        self.listen(till, webhooks, None)
     }
 
     fn fleet(self, fleet: &Fleet) -> Result<(), String> {
-        let (till, spool) = block_on(async {
+        let (till, webhooks, spool) = block_on(async {
             let redis = ledger_of(fleet, self.config.history)?;
             let ledger = Counted::new(redis.clone(), self.metrics.clone());
             let spool = Spool::open(&self.config.data_dir.join(SPOOL), ledger.clone()).await;
             let spool = spool.map_err(|error| error.0)?;
             redis.handle().spawn(spool.clone().run());
-            Ok((self.till(ledger, wallet_of(fleet)?).await?, spool))
+            let till = self.till(ledger.clone(), wallet_of(fleet)?).await?;
+            let webhooks = self.webhooks(&ledger, &till).await?;
+            Ok((till, webhooks, spool))
         })?;
-        self.listen(till, Some(spool))
+        self.listen(till, webhooks, Some(spool))
     }
 
     async fn till<L: Ledger>(&self, ledger: L, db: Db) -> Result<Till<L>, String> {
@@ -95,7 +99,28 @@ impl Parts {
         Ok(till)
     }
 
-    fn listen<L: Ledger>(self, till: Till<L>, spool: Option<Spool<L>>) -> Result<(), String> {
+    async fn webhooks<L: Ledger>(
+        &self,
+        ledger: &Counted<L>,
+        till: &Till<Counted<L>>,
+    ) -> Result<Webhooks<Counted<L>>, String> {
+        let (news, config) = (ledger.news().clone(), self.config.webhooks.clone());
+        let enabled = config.enabled;
+        let wallet = till.wallet();
+        let webhooks =
+            Webhooks::open(ledger.clone(), news, wallet, config, self.metrics.clone()).await?;
+        if enabled {
+            webhooks.run(wallet.handle());
+        }
+        Ok(webhooks)
+    }
+
+    fn listen<L: Ledger>(
+        self,
+        till: Till<L>,
+        webhooks: Webhooks<L>,
+        spool: Option<Spool<L>>,
+    ) -> Result<(), String> {
         let Self { config, catalogue, upstreams, metrics, started } = self;
         // On a fresh machine there was nothing to audit before.
         if let Some(every) = config.audit_every {
@@ -104,7 +129,8 @@ impl Parts {
         }
         let prices: Shelf = catalogue.settled();
         log::info!("recovered and ready to listen after {} ms", started.elapsed().as_millis());
-        let parts = edge::serve::Parts { config, prices, upstreams, till, spool, metrics };
+        let parts =
+            edge::serve::Parts { config, prices, upstreams, till, webhooks, spool, metrics };
         edge::serve::serve(parts)
     }
 }

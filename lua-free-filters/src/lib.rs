@@ -11,6 +11,7 @@
 
 pub mod credential;
 pub mod edits;
+pub mod gzip;
 mod json;
 mod multipart;
 pub mod peek;
@@ -24,6 +25,7 @@ pub mod usage;
 
 pub use credential::{Credential, CredentialRefusal, credential};
 pub use edits::{EDITS_MAX, HeaderEdits, TooManyEdits};
+pub use gzip::{Coding, GZIP_BYTES_MIN, coding};
 pub use peek::{
     Demand, Framing, OutputLimit, PeekRefusal, Peeked, UsageAsk, WantedType, WebSearches,
 };

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::openapi::{Operation, Tag};
 use crate::config::Config;
 use crate::money::Msat;
 
@@ -22,7 +24,14 @@ pub(super) async fn info(State(config): State<Arc<Config>>) -> Json<Info> {
     })
 }
 
-#[derive(Serialize)]
+pub(super) fn operation() -> Operation {
+    Operation::get("/v1/info", "info")
+        .tag(Tag::Catalogue)
+        .says("Who this gateway is and which mints it accepts", "")
+        .answers::<Info>("What its operator says of it.")
+}
+
+#[derive(Serialize, JsonSchema)]
 pub(super) struct Info {
     name: String,
     description: String,

@@ -4,6 +4,7 @@
 use axum::body::{Body, to_bytes};
 use axum::extract::{FromRequest, Query, Request};
 use http::{Method, Uri};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, Error, Unexpected, Visitor};
 use serde_json::{Map, Value};
@@ -100,6 +101,20 @@ impl<'de> Deserialize<'de> for Sats {
     }
 }
 
+impl JsonSchema for Sats {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Sats".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "integer", "minimum": 1, "maximum": Msat::MAX.whole_sats() })
+    }
+}
+
 struct SatsVisitor;
 
 impl Visitor<'_> for SatsVisitor {
@@ -124,6 +139,20 @@ pub(super) struct Whole(pub(super) u64);
 impl<'de> Deserialize<'de> for Whole {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(WholeVisitor)
+    }
+}
+
+impl JsonSchema for Whole {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Whole".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "integer", "minimum": 0, "maximum": Msat::MAX.get() })
     }
 }
 

@@ -5,15 +5,18 @@
 //! often as it is asked for. So it is never logged ([`super::loggable_path`]).
 
 use axum::extract::{Path, State};
+use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use http::HeaderMap;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::balance::{account_of, bearer, mint_not_accepted, payer};
 use super::input::{Input, Sats};
+use super::openapi::{FIELDS, INVOICE_NAMED, INVOICED, KEY, Operation, Payers, REDEEMED, Tag};
 use super::terms::{ResetName, terms_of};
-use super::{ApiState, Refused};
+use super::{ApiState, Refused, once};
 use crate::clock::UnixMs;
 use crate::error::{Fault, Kind, Refusal};
 use crate::ids::InvoiceId;
@@ -30,27 +33,59 @@ pub(super) fn routes<L: Ledger>(state: ApiState<L>) -> Router {
                 .route(&format!("{prefix}/lightning/invoice"), post(invoice::<L>))
                 .route(&format!("{prefix}/lightning/invoice/{{id}}/status"), get(status::<L>))
         })
+        .route_layer(from_fn_with_state(state.clone(), once::once::<L>))
         .with_state(state)
 }
 
-#[derive(Deserialize)]
+pub(super) fn operations() -> Vec<Operation> {
+    vec![
+        Operation::post("/v1/lightning/invoice", "lightningInvoice")
+            .tag(Tag::Lightning)
+            .says("An invoice of one of the gateway's mints", ABOUT_INVOICE)
+            .also_at(&PREFIXES, "/lightning/invoice")
+            .paid_by(Payers::Perhaps)
+            .once()
+            .json::<Asked>()
+            .answers::<Offered>("What to pay, and where to ask.")
+            .refuses(&[FIELDS, KEY, REDEEMED, INVOICED]),
+        Operation::get("/v1/lightning/invoice/{id}/status", "lightningInvoiceStatus")
+            .tag(Tag::Lightning)
+            .says("Whether an invoice was paid, and the key that it opened", "")
+            .also_at(&PREFIXES, "/lightning/invoice/{id}/status")
+            .id_in_path("id", "The invoice's `invoice_id`: a secret.")
+            .answers::<Status>("Where it stands.")
+            .refuses(&[INVOICE_NAMED, INVOICED]),
+    ]
+}
+
+const ABOUT_INVOICE: &str = "Paid, it opens a key (`create`) or adds to the one that is shown \
+    (`topup`). The id is a secret like the key.";
+
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "InvoiceRequest")]
 struct Asked {
+    #[schemars(required)]
     amount_sats: Option<Sats>,
+    #[schemars(required)]
     purpose: Option<Purpose>,
+    /// One of `mints` in `GET /v1/info`; any of them if it is not given.
     mint: Option<String>,
+    /// For `create`, and so are the next two: what the key may spend.
     balance_limit: Option<Msat>,
     balance_limit_reset: Option<ResetName>,
+    /// Epoch seconds.
     validity_date: Option<u64>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum Purpose {
     Create,
     Topup,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Invoice")]
 struct Offered {
     invoice_id: String,
     bolt11: String,
@@ -95,8 +130,11 @@ async fn invoice<L: Ledger>(
     }))
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "InvoiceStatus")]
 struct Status {
+    /// `pending`, `paid`, `expired` or `failed`.
+    #[schemars(extend("enum" = ["pending", "paid", "expired", "failed"]))]
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     api_key: Option<String>,
@@ -203,7 +241,8 @@ fn unknown() -> Refusal {
     )
 }
 
-const PREFIXES: [&str; 6] = ["", "/v1", "/v1/balance", "/v1/wallet", "/balance", "/wallet"];
+pub(super) const PREFIXES: [&str; 6] =
+    ["", "/v1", "/v1/balance", "/v1/wallet", "/balance", "/wallet"];
 const RETRY_AFTER_S: u32 = 5;
 
 #[cfg(test)]

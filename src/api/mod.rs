@@ -6,6 +6,9 @@
 
 mod balance;
 mod cors;
+mod docs;
+mod document;
+mod door;
 mod health;
 mod info;
 mod input;
@@ -13,9 +16,12 @@ mod lightning;
 mod loggable;
 mod metrics;
 mod models;
+mod once;
+mod openapi;
 mod render;
 mod standing;
 mod terms;
+mod webhooks;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -27,22 +33,24 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, VARY};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use lua_free_filters::{Credential, CredentialRefusal, credential};
 use tower::ServiceExt;
 
 use crate::catalogue::Shelf;
-use crate::config::Config;
+use crate::config::{Config, Origins};
 use crate::error::{Kind, Refusal};
-use crate::ids::fresh_request_id;
+use crate::ids::{AccountId, fresh_request_id};
 use crate::ledger::Ledger;
 use crate::pricing::PriceList;
 use crate::telemetry::Metrics;
 use crate::till::Till;
+use crate::webhook::Webhooks;
 
 pub use balance::{redeem_refusal, refund_refusal};
 pub use cors::{cors_headers, preflight_headers};
+pub use door::{Door, door};
 pub use input::{LOCAL_BODY_BYTES_MAX, body_too_large};
 pub use loggable::loggable_path;
 pub use models::{offered, sold};
@@ -58,6 +66,7 @@ pub struct ApiState<L: Ledger> {
     pub config: Arc<Config>,
     pub prices: Shelf,
     pub till: Till<L>,
+    pub webhooks: Webhooks<L>,
 }
 
 /// The request's id as the edge settled it, handed over as an extension of the request.
@@ -68,24 +77,34 @@ pub struct RequestId(pub String);
 #[derive(Clone, Copy, Debug)]
 pub struct RefusalCode(pub &'static str);
 
+/// The ledger knew the key that was shown; handed back likewise.
+#[derive(Clone, Copy, Debug)]
+pub struct KnownKey;
+
+/// The account that this answer opened, or showed again; handed back likewise.
+#[derive(Clone, Debug)]
+pub struct Opened(pub AccountId);
+
 /// The public routes.
 pub fn router<L: Ledger>(state: ApiState<L>) -> Router {
     let documents = documents(&state.config, &state.prices);
     let routes = documents
         .merge(balance::routes(state.clone()))
         .merge(lightning::routes(state.clone()))
+        .merge(webhooks::routes(state.clone()))
         .fallback(billable_or_nothing);
     finished(routes, &state.config)
 }
 
-/// The admin listener's routes.
-pub fn admin_router(config: &Arc<Config>, metrics: Metrics) -> Router {
+/// The admin listener's routes. No page of a browser may read what they answer.
+pub fn admin_router(config: &Config, metrics: Metrics) -> Router {
+    let config = Arc::new(Config { origins: Origins::Listed(Vec::new()), ..config.clone() });
     let routes = Router::new()
         .route("/healthz", get(health::healthz))
         .route("/metrics", get(metrics::metrics))
         .with_state(metrics)
         .fallback(nothing_here);
-    finished(routes, config)
+    finished(routes, &config)
 }
 
 /// Asks the router; there is always an answer. The answer to a HEAD request has no body, and the
@@ -94,8 +113,8 @@ pub async fn answer(router: &Router, request: http::Request<Bytes>) -> http::Res
     let Ok(response): Result<Response, Infallible> =
         router.clone().oneshot(request.map(Body::from)).await;
     let (mut parts, body) = response.into_parts();
-    if parts.status == StatusCode::NO_CONTENT {
-        // axum says 0, and RFC 9110 forbids to say anything.
+    if matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+        // axum says 0, which RFC 9110 forbids, or which would be the length of what was kept.
         parts.headers.remove(CONTENT_LENGTH);
     }
     // These bodies are in memory already, so collecting one cannot fail.
@@ -113,6 +132,10 @@ fn documents(config: &Arc<Config>, prices: &Shelf) -> Router {
         .route("/models", get(models::list))
         .route("/v1/models/{*id}", get(models::one))
         .route("/models/{*id}", get(models::one))
+        .route("/openapi.json", get(openapi::openapi))
+        .route("/docs", get(docs::swagger))
+        .route("/docs/{file}", get(docs::asset))
+        .route("/redoc", get(docs::redoc))
         .with_state(state)
 }
 
@@ -174,6 +197,7 @@ async fn finish(State(config): State<Arc<Config>>, request: Request, next: Next)
         None => fresh_request_id(),
     };
     let x_cashu = request.headers().get(X_CASHU).cloned();
+    let cors = cors_headers(&config.origins, request.headers());
     let mut response = match request.method() {
         &Method::OPTIONS => preflight(request.headers()),
         _ => standing::told(next.run(request)).await,
@@ -191,8 +215,8 @@ async fn finish(State(config): State<Arc<Config>>, request: Request, next: Next)
     }
     let headers = response.headers_mut();
     set_all(headers, request_id_headers(&request_id));
-    set_all(headers, cors_headers());
-    set_all(headers, vec![(CACHE_CONTROL, HeaderValue::from_static("no-store"))]);
+    set_all(headers, cors);
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
 }
 
@@ -204,7 +228,11 @@ fn preflight(request: &HeaderMap) -> Response {
 
 fn set_all(headers: &mut HeaderMap, list: HeaderList) {
     for (name, value) in list {
-        headers.insert(name, value);
+        // What an answer depends on adds up.
+        match name {
+            VARY => drop(headers.append(name, value)),
+            _ => drop(headers.insert(name, value)),
+        }
     }
 }
 

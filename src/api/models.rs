@@ -8,10 +8,12 @@ use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use lua_free_filters::Route;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::Refused;
+use super::openapi::{MODEL_NAMED, Operation, Tag};
 use crate::config::Model;
 use crate::error::{Fault, Kind, Refusal};
 use crate::pricing::{Lookup, Offer, PriceList, Shown};
@@ -82,13 +84,35 @@ fn model_not_found() -> Refusal {
     )
 }
 
-#[derive(Serialize)]
+pub(super) fn operations() -> Vec<Operation> {
+    vec![
+        Operation::get("/v1/models", "models")
+            .tag(Tag::Catalogue)
+            .says("What is on offer and what it costs", ABOUT_PRICES)
+            .also_at(&[""], "/models")
+            .answers::<List>("Everything that can be bought right now."),
+        Operation::get("/v1/models/{id}", "model")
+            .tag(Tag::Catalogue)
+            .says("One model", "")
+            .also_at(&[""], "/models/{id}")
+            .id_in_path("id", "An id or an alias. Slashes may be escaped or not.")
+            .answers::<Entry>("The entry of the list.")
+            .refuses(&[MODEL_NAMED]),
+    ]
+}
+
+const ABOUT_PRICES: &str = "`sats_pricing` has the rates that are charged, in sats per unit. What is \
+    not there is free.";
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Models")]
 pub(super) struct List {
     object: &'static str,
     data: Vec<Entry>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Model")]
 pub(super) struct Entry {
     id: String,
     object: &'static str,
@@ -108,7 +132,7 @@ pub(super) struct Entry {
     top_provider: TopProvider,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Architecture {
     modality: String,
     input_modalities: Vec<&'static str>,
@@ -117,22 +141,27 @@ struct Architecture {
     instruct_type: Option<&'static str>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Prices {
+    /// In US dollars.
+    #[schemars(schema_with = "prices")]
     pricing: Box<RawValue>,
+    #[schemars(schema_with = "prices_in_sats")]
     sats_pricing: Box<RawValue>,
+    /// For each image made, by size and quality; `null` is any.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Vec<ImagePrice>")]
     image_prices: Option<Box<RawValue>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Provider {
     id: String,
     #[serde(flatten)]
     prices: Prices,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct TopProvider {
     context_length: u64,
     max_completion_tokens: u64,
@@ -229,6 +258,46 @@ fn modalities(route: Route, sees: bool) -> (&'static [&'static str], &'static st
 fn printed(text: &str) -> Result<Box<RawValue>, Refusal> {
     RawValue::from_string(text.to_owned()).map_err(|_| Refusal::internal())
 }
+
+/// What every price list has, and what it may have.
+fn priced(required: &[&str]) -> Schema {
+    let number = || serde_json::json!({ "type": "number", "minimum": 0 });
+    let names = required.iter().chain(&PRICES_IF_ANY);
+    let properties: serde_json::Map<_, _> =
+        names.map(|name| ((*name).to_owned(), number())).collect();
+    json_schema!({ "type": "object", "required": required, "properties": properties })
+}
+
+fn prices(_: &mut SchemaGenerator) -> Schema {
+    priced(&PRICES)
+}
+
+fn prices_in_sats(_: &mut SchemaGenerator) -> Schema {
+    priced(&[PRICES.as_slice(), PRICES_AT_MOST.as_slice()].concat())
+}
+
+/// A row of `image_prices`, as the price list prints it.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "it is only described: the text is made where prices are")]
+struct ImagePrice {
+    size: Option<String>,
+    quality: Option<String>,
+    sats: f64,
+    usd: f64,
+}
+
+const PRICES: [&str; 8] = [
+    "prompt",
+    "completion",
+    "request",
+    "image",
+    "web_search",
+    "internal_reasoning",
+    "input_cache_read",
+    "input_cache_write",
+];
+const PRICES_AT_MOST: [&str; 3] = ["max_prompt_cost", "max_completion_cost", "max_cost"];
+const PRICES_IF_ANY: [&str; 4] = ["audio_second", "character", "search_unit", "upstream_cost"];
 
 /// In the order in which they are named.
 const MODALITIES: [&str; 3] = ["text", "image", "audio"];

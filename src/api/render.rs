@@ -7,11 +7,11 @@ use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, StatusCode};
 use lua_free_filters::{Quota, rate_limit_lines};
-use serde_json::json;
 
+use super::openapi::is_documented;
 use crate::clock::UnixMs;
 use crate::config::Dialect;
-use crate::error::{Kind, Refusal};
+use crate::error::{Kind, QUOTA, Refusal};
 use crate::ledger::terms::{REQUESTS_WINDOW, Room, Standing, TOKENS_WINDOW};
 
 /// Headers as both axum and Pingora take them: one by one.
@@ -24,6 +24,10 @@ pub fn render(
     request_id: &str,
     dialect: Dialect,
 ) -> (StatusCode, HeaderList, Bytes) {
+    debug_assert!(
+        is_documented(refusal.status_code(), refusal.code()),
+        "src/api/openapi/errors.rs has no {refusal}"
+    );
     let status =
         StatusCode::from_u16(refusal.status_code()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut headers = request_id_headers(request_id);
@@ -40,7 +44,7 @@ fn body(refusal: &Refusal, request_id: &str, dialect: Dialect) -> Vec<u8> {
         // `@routstr/sdk` tops up on exactly these two words and on no others. A key whose limit is
         // reached is not helped by that.
         (Dialect::Routstr, Kind::InsufficientBalance) if refusal.code() == "payment_required" => {
-            refusal.body_as(json!("insufficient_quota"), "insufficient_balance", request_id)
+            refusal.body_as(QUOTA, "insufficient_balance", request_id)
         }
         (Dialect::Routstr | Dialect::Reference, _) => refusal.body(request_id),
     }

@@ -7,12 +7,12 @@ use std::cell::Cell;
 
 use axum::response::Response;
 
-use super::{rate_limit_headers, set_all};
+use super::{KnownKey, rate_limit_headers, set_all};
 use crate::clock::UnixMs;
 use crate::ledger::Account;
 use crate::ledger::terms::{Limits, Standing};
 
-/// Adds the rate limit lines to an answer, if its handler noted an account.
+/// Adds the rate limit lines to an answer, if its handler noted an account, and says that it did.
 pub(super) async fn told(answer: impl Future<Output = Response>) -> Response {
     let noted = async {
         let response = answer.await;
@@ -21,6 +21,7 @@ pub(super) async fn told(answer: impl Future<Output = Response>) -> Response {
     let (mut response, standing) = NOTED.scope(Cell::new(None), noted).await;
     if let Some(standing) = standing {
         set_all(response.headers_mut(), rate_limit_headers(standing, UnixMs::now()));
+        response.extensions_mut().insert(KnownKey);
     }
     response
 }

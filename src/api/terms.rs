@@ -1,5 +1,6 @@
 //! The limits that a new key is asked for with, wherever keys are made.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::clock::UnixMs;
@@ -8,8 +9,9 @@ use crate::ledger::terms::{Cap, Reset, Terms};
 use crate::money::Msat;
 
 /// When what was spent under a `balance_limit` is forgotten.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "BalanceLimitReset")]
 pub(super) enum ResetName {
     Daily,
     Weekly,

@@ -84,6 +84,37 @@ async fn every_answer_names_its_request_and_may_be_read_by_any_page() {
 }
 
 #[tokio::test]
+async fn a_document_is_kept_until_it_changes_and_a_page_loads_nothing_from_elsewhere() {
+    for path in ["/openapi.json", "/docs", "/redoc", "/docs/redoc.js", "/docs/swagger-ui.css"] {
+        let whole = ask("GET", path, &[]).await;
+        assert_eq!(
+            (whole.status(), header(&whole, "cache-control")),
+            (StatusCode::OK, Some("no-cache"))
+        );
+        assert_eq!(header(&whole, "x-content-type-options"), Some("nosniff"), "{path}");
+        let tag = header(&whole, "etag").unwrap();
+        let (weak, among) = (format!("W/{tag}"), format!("\"other\", {tag}"));
+        for known in [tag, &weak, &among, "*"] {
+            let kept = ask("GET", path, &[("if-none-match", known)]).await;
+            assert_eq!(kept.status(), StatusCode::NOT_MODIFIED, "{path} {known}");
+            assert!(kept.body().is_empty() && header(&kept, "content-length").is_none());
+            assert_eq!(header(&kept, "etag"), Some(tag));
+        }
+        let changed = ask("GET", path, &[("if-none-match", "\"other\"")]).await;
+        assert_eq!(changed.status(), StatusCode::OK, "{path}");
+        let policy = header(&whole, "content-security-policy").unwrap();
+        assert!(
+            policy.starts_with("default-src 'none';") && !policy.contains("unsafe"),
+            "{policy}"
+        );
+        assert!(policy.contains("frame-ancestors 'none'") && !policy.contains("http"), "{policy}");
+    }
+    let missing = ask("GET", "/docs/../nutgate.yaml", &[]).await;
+    assert_eq!(error_code(&missing), (404, "not_found".to_owned()));
+    assert_eq!(error_code(&ask("GET", "/docs/other.js", &[]).await), (404, "not_found".to_owned()));
+}
+
+#[tokio::test]
 async fn a_path_that_does_not_exist_and_a_method_that_it_does_not_have_get_the_error_shape() {
     for path in ["/", "/v1", "/v1/model", "/v1/models/", "/v1/chat/completions/x", "/%ff"] {
         let response = ask("GET", path, &[]).await;

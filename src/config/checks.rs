@@ -5,10 +5,14 @@
 
 mod feeds;
 mod foreign;
+mod guard;
 mod history;
+mod idempotency;
+mod listen;
 mod models;
 mod prices;
 mod upstreams;
+mod webhooks;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -20,7 +24,7 @@ use super::mistake::{Found, KeyPath, did_you_mean};
 use super::references::Outside;
 use super::scalars::Whole;
 use super::schema::{self, File};
-use super::{Config, Decimal, Fleet, Lightning, Limits, Listen, Mint, Reservation, Secret, url};
+use super::{Config, Decimal, Fleet, Lightning, Limits, Mint, Reservation, Secret, url};
 use crate::ledger::terms;
 use crate::store;
 
@@ -40,7 +44,7 @@ pub(super) fn check(file: File, outside: &dyn Outside, found: &mut Found) -> Con
         seed_file: checks.seed_file(file.seed_file, &file.data_dir),
         data_dir: checks.data_dir(file.data_dir),
         fleet: file.fleet.map(|fleet| checks.fleet(fleet)),
-        listen: checks.listen(&file.listen, &file.admin),
+        listen: checks.listen(file.listen, &file.admin),
         limits: checks.limits(&file.limits),
         rate_limits: checks.rate_limits(&file.rate_limits),
         reservation: checks.reservation(&file.reservation),
@@ -56,10 +60,14 @@ pub(super) fn check(file: File, outside: &dyn Outside, found: &mut Found) -> Con
         log: file.log.0,
         admin_address: file.admin.address.0,
         refunds_alias: file.headers.refund_alias,
+        guard: checks.guard(file.guard),
+        origins: checks.origins(file.cors),
         dialect: file.errors.dialect,
         cost_chunk: file.stream.cost_chunk,
         mint_timeout: file.mint_timeout.0,
         lightning: checks.lightning(&file.lightning),
+        idempotency: checks.idempotency(&file.idempotency),
+        webhooks: checks.webhooks(file.webhooks),
         audit_every: file.audit.every.0,
         btc_usd_cents,
         btc_usd_feed,
@@ -128,21 +136,6 @@ impl Checks<'_> {
             }
         }
         address
-    }
-
-    fn listen(&mut self, listen: &schema::Listen, admin: &schema::Admin) -> Listen {
-        if listen.address == admin.address && listen.address.0.port() != 0 {
-            let at = KeyPath::from("admin").key("address");
-            self.found.add(at, "is the address of `listen`; clients would reach it");
-        }
-        let threads =
-            self.size(listen.threads, 0, THREADS_MAX, &KeyPath::from("listen").key("threads"));
-        let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Listen {
-            address: listen.address.0,
-            threads: if threads == 0 { cores() } else { threads },
-            drain_max: listen.drain.0,
-        }
     }
 
     fn limits(&mut self, limits: &schema::Limits) -> Limits {

@@ -7,6 +7,7 @@
 mod checks;
 mod feeds;
 mod foreign;
+mod guard;
 mod mistake;
 mod model;
 mod references;
@@ -18,6 +19,7 @@ mod upstream;
 #[cfg(test)]
 mod upstream_tests;
 mod url;
+mod webhooks;
 mod yaml;
 
 use std::net::SocketAddr;
@@ -29,6 +31,7 @@ pub use feeds::{
     RateSource,
 };
 pub use foreign::ForeignMints;
+pub use guard::{Guard, Origins};
 pub use mistake::{Mistake, Mistakes, NotLoaded};
 pub use model::{
     Abort, AudioPrice, Currency, ImagePrice, ImageTokens, MissingUsage, Model, OutputLimitField,
@@ -36,6 +39,7 @@ pub use model::{
 };
 pub use references::{Machine, Outside};
 pub use upstream::{Auth, Health, Http, Probe, Upstream};
+pub use webhooks::{RETRIES_MAX, TIMEOUT_MAX, Webhooks};
 
 use mistake::Found;
 use yaml::Document;
@@ -91,6 +95,9 @@ pub struct Config {
     /// How often the books are added up again beside the traffic.
     pub audit_every: Option<Duration>,
     pub refunds_alias: bool,
+    pub guard: Guard,
+    /// The pages that may call this gateway from a browser.
+    pub origins: Origins,
     pub missing_credential_status: u16,
     pub dialect: Dialect,
     pub cost_chunk: CostChunk,
@@ -99,6 +106,8 @@ pub struct Config {
     pub lightning: Lightning,
     pub foreign_mints: ForeignMints,
     pub history: Retention,
+    pub idempotency: Idempotency,
+    pub webhooks: Webhooks,
     /// A fixed rate; wins over the feed.
     pub btc_usd_cents: Option<u64>,
     pub btc_usd_feed: Option<BtcUsdFeed>,
@@ -158,10 +167,22 @@ pub struct Fleet {
 #[derive(Clone, Debug)]
 pub struct Listen {
     pub address: SocketAddr,
+    /// `None`: plain HTTP.
+    pub tls: Option<Tls>,
+    /// Whether HTTP/2 is spoken in plain too, to clients that begin with it.
+    pub h2c: bool,
     /// Proxy threads.
     pub threads: usize,
     /// How long a draining process waits for open exchanges before it gives up.
     pub drain_max: Duration,
+}
+
+/// The files of the certificate that the public listener shows.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    /// The certificate, and after it those that lead to its authority.
+    pub certificate: PathBuf,
+    pub key: PathBuf,
 }
 
 #[derive(Clone, Debug)]
@@ -179,7 +200,7 @@ pub struct Reservation {
     pub lifetime: Duration,
     /// How often live ones are renewed; less than half of `lifetime`.
     pub renew_every: Duration,
-    /// Reserved at a time for a stream paid by key; 0: all of its output limit at once.
+    /// Reserved at a time for a stream that flows; 0: all of its output limit at once.
     pub slice_output_tokens: u64,
     /// The least output, in tokens, that an answer may be lowered to where its request names no
     /// limit and the balance does not pay for the model's; 0: never lowered.
@@ -212,6 +233,15 @@ pub struct Lightning {
     pub enabled: bool,
     /// The most that one invoice is for.
     pub amount_sats_max: u64,
+}
+
+/// What is kept for requests that are repeated under their `Idempotency-Key`.
+#[derive(Clone, Copy, Debug)]
+pub struct Idempotency {
+    /// A longer answer is not kept.
+    pub answer_bytes_max: usize,
+    /// What one account may have kept in a day.
+    pub account_bytes_max: u64,
 }
 
 /// A non-negative decimal with up to nine places, exact: billionths.

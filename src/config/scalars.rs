@@ -3,9 +3,10 @@
 //! Each is read from text, quoted or not, so that `${NAME}` may stand for any of them.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use lua_free_filters::Route;
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
@@ -30,6 +31,10 @@ pub(super) struct Whole(pub(super) u64);
 /// Where to listen, as in `127.0.0.1:8080`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Address(pub(super) SocketAddr);
+
+/// A range of addresses, as in `10.0.0.0/8`, or one of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Network(pub(super) IpNet);
 
 /// A level of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,6 +122,25 @@ impl FromWritten for Address {
 
     fn from_written(text: &str) -> Result<Self, String> {
         text.parse().map(Self).map_err(|_| format!("`{text}` is not {}", Self::EXPECTED))
+    }
+}
+
+impl FromWritten for Network {
+    const EXPECTED: &str = "an address like `10.0.0.7`, or a range of them like `10.0.0.0/8`";
+
+    fn from_written(text: &str) -> Result<Self, String> {
+        let wrong = |_| format!("`{text}` is not {}", Self::EXPECTED);
+        let network = match text.parse::<IpNet>() {
+            Ok(network) => network.trunc(),
+            Err(_) => text.parse::<IpAddr>().map_err(wrong)?.into(),
+        };
+        // Clients of IPv4 are known by that address, however their connection writes it.
+        match network.addr() {
+            IpAddr::V6(address) if address.to_ipv4_mapped().is_some() => {
+                Err(format!("`{text}` is IPv4 in the clothes of IPv6; write it as IPv4"))
+            }
+            IpAddr::V4(_) | IpAddr::V6(_) => Ok(Self(network)),
+        }
     }
 }
 
@@ -269,7 +293,7 @@ macro_rules! deserialize_written {
 
 deserialize_written!(Lasting, Every, Whole, Decimal, Address, Level, Dialect, CostChunk, Currency);
 deserialize_written!(Sold, Select, OutputLimitField, Abort, MissingUsage);
-deserialize_written!(Auth, Http);
+deserialize_written!(Auth, Http, Network);
 
 /// Accepts text only, and its errors never show the value.
 impl<'de> Deserialize<'de> for Secret {

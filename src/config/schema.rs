@@ -13,7 +13,7 @@ use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use serde_yaml::Value;
 
 use super::mistake::{Found, KeyPath, Step, did_you_mean};
-use super::scalars::{Address, Every, HeaderText, Lasting, Level, Sold, Whole};
+use super::scalars::{Address, Every, HeaderText, Lasting, Level, Network, Sold, Whole};
 use super::yaml::value_at;
 use super::{
     Abort, Auth, CostChunk, Currency, Decimal, Dialect, Http, MissingUsage, OutputLimitField,
@@ -41,11 +41,15 @@ pub(super) struct File {
     pub(super) errors: Errors,
     pub(super) stream: Stream,
     pub(super) headers: Headers,
+    pub(super) guard: Guard,
+    pub(super) cors: Cors,
     pub(super) mints: Vec<Option<Mint>>,
     pub(super) mint_timeout: Lasting,
     pub(super) lightning: Lightning,
     pub(super) foreign_mints: ForeignMints,
     pub(super) history: History,
+    pub(super) idempotency: Idempotency,
+    pub(super) webhooks: Webhooks,
     pub(super) btc_usd: Option<Decimal>,
     pub(super) btc_usd_feed: Option<BtcUsdFeed>,
     pub(super) upstreams: Vec<Option<Upstream>>,
@@ -64,8 +68,17 @@ pub(super) struct Fleet {
 #[serde(deny_unknown_fields, expecting = "a mapping")]
 pub(super) struct Listen {
     pub(super) address: Address,
+    pub(super) tls: Option<Tls>,
+    pub(super) h2c: bool,
     pub(super) threads: Whole,
     pub(super) drain: Lasting,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a mapping")]
+pub(super) struct Tls {
+    pub(super) certificate: Option<String>,
+    pub(super) key: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -126,6 +139,23 @@ pub(super) struct Headers {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a mapping")]
+pub(super) struct Guard {
+    pub(super) trusted_proxies: Vec<Option<Network>>,
+    pub(super) unpaid_per_minute: Whole,
+    pub(super) unknown_keys_per_minute: Whole,
+    pub(super) failed_redemptions_per_minute: Whole,
+    pub(super) openings_per_minute: Whole,
+    pub(super) unpaid_body_bytes_max: Whole,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a mapping")]
+pub(super) struct Cors {
+    pub(super) origins: Vec<Option<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a mapping")]
 pub(super) struct Mint {
     pub(super) url: Option<String>,
     pub(super) units: Option<Vec<Option<String>>>,
@@ -148,10 +178,27 @@ pub(super) struct History {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a mapping")]
+pub(super) struct Idempotency {
+    pub(super) answer_bytes_max: Whole,
+    pub(super) account_bytes_max: Whole,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a mapping")]
 pub(super) struct ForeignMints {
     pub(super) mints: Vec<Option<Mint>>,
     pub(super) fee_sats_max: Whole,
     pub(super) fee_permille_max: Whole,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a mapping")]
+pub(super) struct Webhooks {
+    pub(super) enabled: bool,
+    pub(super) allow_private: bool,
+    pub(super) low_balance_msats: Whole,
+    pub(super) timeout: Lasting,
+    pub(super) retries: Vec<Option<Lasting>>,
 }
 
 #[derive(Debug, Deserialize)]

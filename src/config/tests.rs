@@ -1,8 +1,12 @@
 //! The default file, and files with mistakes: the exact messages and lines an operator reads.
 
 mod foreign;
+mod guard;
 mod history;
+mod idempotency;
+mod listen;
 mod models;
+mod webhooks;
 
 use std::collections::HashMap;
 use std::io;
@@ -44,6 +48,8 @@ pub(super) fn parse(text: &str) -> Result<Config, Mistakes> {
             ("/run/key", "from-a-file\n"),
             ("/run/postgres", "postgresql://u:from-a-file@db/nutgate\n"),
             ("/ca.pem", "no certificate"),
+            ("/etc/nutgate/tls/fullchain.pem", "-----BEGIN CERTIFICATE-----"),
+            ("/etc/nutgate/tls/key.pem", "-----BEGIN EC PRIVATE KEY-----"),
         ]),
     };
     Config::parse("f.yaml", text, &stage)
@@ -53,7 +59,8 @@ pub(super) fn parse(text: &str) -> Result<Config, Mistakes> {
 fn with_examples() -> String {
     let mut text = String::new();
     for line in DEFAULT.lines() {
-        match line.strip_prefix("#   ") {
+        let nested = line.strip_prefix("  #   ").map(|example| format!("  {example}"));
+        match nested.as_deref().or(line.strip_prefix("#   ")) {
             Some(example) => text.push_str(&format!("{example}\n")),
             None if REPLACED.contains(&line) => {}
             None => text.push_str(&format!("{line}\n")),
@@ -65,8 +72,14 @@ fn with_examples() -> String {
 }
 
 /// The defaults that stand below an example.
-const REPLACED: [&str; 5] =
-    ["fleet: null", "btc_usd_feed: null", "mints: []", "upstreams: []", "models: []"];
+const REPLACED: [&str; 6] = [
+    "  tls: null",
+    "fleet: null",
+    "btc_usd_feed: null",
+    "mints: []",
+    "upstreams: []",
+    "models: []",
+];
 
 fn tree(text: &str) -> Value {
     Document::read(text, &mut Found::default()).map_err(|mistake| mistake.message).unwrap().value

@@ -3,12 +3,15 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::StatusCode;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use pingora::http::ResponseHeader;
 use pingora::proxy::{ProxyHttp, Session};
 
 use super::Edge;
 use super::context::Ctx;
+use super::gzip::encoded;
+use super::strangers::drain;
 use crate::api;
 use crate::config::Dialect;
 use crate::error::Refusal;
@@ -59,7 +62,7 @@ impl<L: Ledger> Edge<L> {
         }
         self.metrics.refused(refusal.code());
         let (status, mut lines, body) = api::render(refusal, &ctx.request_id, self.config.dialect);
-        lines.extend(api::cors_headers());
+        lines.extend(api::cors_headers(&self.config.origins, &session.req_header().headers));
         lines.extend(ctx.rate_limit_lines());
         if per_request {
             lines.push(api::never_retry());
@@ -73,9 +76,8 @@ impl<L: Ledger> Edge<L> {
         self.write_whole(session, status, lines, body).await
     }
 
-    /// Refuses and closes a connection on which a body is still arriving. The body is read away
-    /// for a while first: closing on unread bytes would reset the connection, and the client
-    /// would lose the answer that says why.
+    /// Refuses, and closes an HTTP/1.1 connection on which a body is still arriving, which is read
+    /// away for a while first.
     pub(super) async fn refuse_early(
         &self,
         session: &mut Session,
@@ -86,17 +88,10 @@ impl<L: Ledger> Edge<L> {
     ) -> pingora::Result<()> {
         session.set_keepalive(None);
         self.refuse(session, ctx, refusal, per_request, ecash).await?;
-        let drain = async {
-            let mut drained: usize = 0;
-            while let Ok(Some(chunk)) = session.read_request_body().await {
-                drained = drained.saturating_add(chunk.len());
-                if drained > DRAINED_BYTES_MAX {
-                    break;
-                }
-            }
-        };
-        // Whether it was drained or not, the connection closes.
-        drop(tokio::time::timeout(DRAIN_TIME_MAX, drain).await);
+        // There the rest of the body is refused by itself, and its connection goes on.
+        if !session.is_http2() {
+            drain(session, DRAINED_BYTES_MAX, DRAIN_TIME_MAX).await;
+        }
         Ok(())
     }
 
@@ -107,21 +102,29 @@ impl<L: Ledger> Edge<L> {
         [b"data: ", &*body, b"\n\n"].concat().into()
     }
 
+    /// Answers with a whole body; to HEAD with the head that GET would have.
     pub(super) async fn write_whole(
         &self,
         session: &mut Session,
-        status: http::StatusCode,
+        status: StatusCode,
         lines: api::HeaderList,
         body: Bytes,
     ) -> pingora::Result<()> {
-        let mut head = ResponseHeader::build(status, Some(lines.len().saturating_add(1)))?;
+        let mut head = ResponseHeader::build(status, Some(lines.len().saturating_add(3)))?;
         for (name, value) in lines {
             head.append_header(name, value)?;
         }
-        if !head.headers.contains_key(CONTENT_LENGTH) && status != http::StatusCode::NO_CONTENT {
+        let request = session.req_header();
+        let is_head = request.method == http::Method::HEAD;
+        let (lines, body) = encoded(&request.headers, &head.headers, body).await;
+        for (name, value) in lines {
+            head.append_header(name, value)?;
+        }
+        if !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
             head.insert_header(CONTENT_LENGTH, body.len())?;
         }
         session.write_response_header(Box::new(head), false).await?;
+        let body = if is_head { Bytes::new() } else { body };
         session.write_response_body(Some(body), true).await
     }
 }

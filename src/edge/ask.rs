@@ -45,7 +45,10 @@ impl<L: Ledger> Edge<L> {
             let (outcome, judged) = match &answered {
                 Ok(origin) => judge(&origin.head, origin.first_byte),
                 Err(Broke::ClientGone) => return Err(Asked::ClientGone),
-                Err(broke) => judge_broken(broke),
+                Err(broke) => {
+                    ctx.at_work = false;
+                    judge_broken(broke)
+                }
             };
             asking.report(outcome);
             match (judged, answered) {

@@ -7,6 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::meter::Meter;
+use super::once::Attempt;
 use super::order::Order;
 use super::rolling::Holding;
 use super::verdict::Verdict;
@@ -28,11 +29,15 @@ pub struct Ctx {
     pub(super) presence: Presence,
     /// The upstream being asked, or the one that answered.
     pub(super) candidate: Option<Arc<Upstream>>,
+    /// An upstream has the request and has not declined it: it may be at work, which somebody pays.
+    pub(super) at_work: bool,
     /// What it would take to pay for this request, told with its refusal.
     pub(super) challenge: Option<Msat>,
     /// Where the payer's key stood with its limits when the ledger was asked, and since when that
     /// is.
     pub(super) standing: Option<(Standing, Stopwatch)>,
+    /// Of a request that is to be made once.
+    pub(super) attempt: Option<Attempt>,
     /// Header lines that the head of this answer gets besides the upstream's own.
     pub(super) added: crate::api::HeaderList,
     pub(super) log: LogLine,
@@ -104,7 +109,7 @@ pub(super) enum Presence {
     Gone,
 }
 
-/// How many requests are open, and word when none is.
+/// How many requests or connections are open, and word when none is.
 #[derive(Debug, Default)]
 pub(super) struct OpenCount {
     open: AtomicUsize,
@@ -113,7 +118,7 @@ pub(super) struct OpenCount {
 }
 
 impl OpenCount {
-    /// Waits until no request is open; false when that took longer than `limit`.
+    /// Waits until none is open; false when that took longer than `limit`.
     pub(super) fn wait_for_none(&self, limit: Duration) -> bool {
         let lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         let is_open = |(): &mut ()| self.open.load(Ordering::SeqCst) > 0;
@@ -122,12 +127,12 @@ impl OpenCount {
     }
 }
 
-/// Counts this request among the open ones until it is dropped.
+/// Counts this request, or connection, among the open ones until it is dropped.
 #[derive(Debug)]
 pub(super) struct Open(Arc<OpenCount>);
 
 impl Open {
-    fn new(count: &Arc<OpenCount>) -> Self {
+    pub(super) fn new(count: &Arc<OpenCount>) -> Self {
         count.open.fetch_add(1, Ordering::SeqCst);
         Self(count.clone())
     }
@@ -152,8 +157,10 @@ impl Ctx {
             meter: Meter::Nothing,
             presence: Presence::Watched,
             candidate: None,
+            at_work: false,
             challenge: None,
             standing: None,
+            attempt: None,
             added: Vec::new(),
             log: LogLine::default(),
             _open: Open::new(open),

@@ -6,12 +6,16 @@
 //!
 //! * *flowing*: an event stream paid by key. The head leaves at once, every event as it
 //!   arrives; the settle is sent just before the last byte, and not waited for. Where money is
-//!   reserved slice by slice, it ends where that does.
-//! * *held*: a document, or anything paid by `X-Cashu`. The head waits for the cost and the
-//!   change. Beyond `limits.held_bytes_max` it flows after all, and the change is claimed.
+//!   reserved slice by slice, it ends where that does. One paid by `X-Cashu` flows where its
+//!   client asked for that, and then its change follows the last event.
+//! * *held*: a document, anything else paid by `X-Cashu`, or what is to be kept for a repetition.
+//!   The head waits for the cost and the change. Beyond `limits.held_bytes_max` it flows after all,
+//!   and the change is claimed.
+
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use lua_free_filters::{End, Route};
+use lua_free_filters::{End, Route, Usage};
 use pingora::http::ResponseHeader;
 use pingora::proxy::{ProxyHttp, Session};
 use pingora::{Error, ErrorType};
@@ -20,9 +24,10 @@ use super::Edge;
 use super::answer::Framing;
 use super::ask::{Asked, MISTAKE_BYTES_MAX, read_mistake, unreadable};
 use super::context::{Ctx, Presence};
+use super::gzip::encoded;
 use super::meter::Meter;
 use super::order::Order;
-use super::origin::{Broke, Origin};
+use super::origin::{Broke, Origin, client_gone};
 use super::rolling::Passed;
 use super::verdict::Verdict;
 use crate::api;
@@ -41,7 +46,7 @@ impl<L: Ledger> Edge<L> {
         ctx: &mut Ctx,
         order: &Order,
     ) -> pingora::Result<()> {
-        if order.offer.model.abort == Abort::Drain {
+        if order.offer.model.abort == Abort::Drain || ctx.attempt.is_some() {
             ctx.presence = Presence::Optional;
         }
         let origin = match self.ask(session, ctx, order).await {
@@ -59,7 +64,9 @@ impl<L: Ledger> Edge<L> {
             Content::Other => return self.refuse_paid(session, ctx, unreadable()).await,
         };
         let flows = !matches!(ctx.meter, Meter::Json { .. })
+            && ctx.attempt.is_none()
             && ctx.ticket().is_some_and(|ticket| !ticket.wants_change);
+        let flows = flows || ctx.is_live();
         if flows {
             return self.let_flow(session, ctx, origin, Bytes::new()).await;
         }
@@ -80,6 +87,9 @@ impl<L: Ledger> Edge<L> {
     ) -> pingora::Result<()> {
         let mut head = origin.head.clone();
         self.prepare_head(session, ctx, &mut head, Framing::Unknown).await?;
+        if ctx.is_live() {
+            self.announce(session, &mut head)?;
+        }
         let body = Some(held).filter(|held| !held.is_empty());
         let sent = send_head(session, ctx, head).await && send(session, ctx, body, false).await;
         match sent {
@@ -123,6 +133,9 @@ impl<L: Ledger> Edge<L> {
         if ctx.presence == Presence::Gone {
             return self.client_gone(ctx).await;
         }
+        if ctx.is_live() {
+            return self.end_live(session, ctx, tail.unwrap_or_default(), true).await;
+        }
         // The settle is on its way to the ledger before the client sees the end, so whatever
         // it asks next is answered after it; nobody waits for it to return.
         let (_closed, written) =
@@ -160,7 +173,7 @@ impl<L: Ledger> Edge<L> {
                 }
             }
             let total = held.len().saturating_add(ctx.meter.held());
-            if total > self.config.limits.held_bytes_max {
+            if total > self.held_bytes_max(ctx) {
                 // It outgrew what is held: it flows, and change is left to be claimed.
                 held.extend_from_slice(&ctx.meter.overflow());
                 return self.let_flow(session, ctx, origin, held.freeze()).await;
@@ -174,11 +187,23 @@ impl<L: Ledger> Edge<L> {
         held.extend_from_slice(&tail.unwrap_or_default());
         let head = origin.head.clone();
         self.put_back(origin).await;
+        let held = held.freeze();
+        self.keep(ctx, &head, &held).await;
         match ctx.presence {
             Presence::Gone => self.client_gone(ctx).await,
-            Presence::Watched | Presence::Optional => {
-                self.deliver(session, ctx, head, held.freeze()).await
-            }
+            Presence::Watched | Presence::Optional => self.deliver(session, ctx, head, held).await,
+        }
+    }
+
+    /// What is held of an answer. One that is held only to be kept is not held for longer than it
+    /// may be kept.
+    fn held_bytes_max(&self, ctx: &Ctx) -> usize {
+        let most = self.config.limits.held_bytes_max;
+        let wants_change = ctx.ticket().is_some_and(|ticket| ticket.wants_change);
+        match ctx.meter {
+            Meter::Json { .. } => most,
+            _ if wants_change => most,
+            _ => most.min(self.config.idempotency.answer_bytes_max),
         }
     }
 
@@ -197,6 +222,7 @@ impl<L: Ledger> Edge<L> {
             let change = self.change(closed).await;
             self.add_change(ctx, change.as_ref());
         }
+        let body = whole(session, ctx, &head, body).await;
         let framing = Framing::Length(body.len());
         let mut head = head;
         self.prepare_head(session, ctx, &mut head, framing).await?;
@@ -233,6 +259,7 @@ impl<L: Ledger> Edge<L> {
         self.add_change(ctx, change.as_ref());
         let mut head = origin.head.clone();
         self.put_back(origin).await;
+        let body = whole(session, ctx, &head, body).await;
         self.prepare_head(session, ctx, &mut head, Framing::Length(body.len())).await?;
         session.write_response_header(Box::new(head), false).await?;
         session.write_response_body(Some(body), true).await
@@ -278,20 +305,32 @@ impl<L: Ledger> Edge<L> {
         self.end_meter(ctx, End::Broken);
         if was_stream {
             let event = self.error_event(ctx, &broke.refusal());
-            let write = session.write_response_body(Some(event), false);
-            let (_closed, _written) = tokio::join!(self.close(ctx), write);
+            if ctx.is_live() {
+                drop(self.end_live(session, ctx, event, false).await);
+            } else {
+                let write = session.write_response_body(Some(event), false);
+                let (_closed, _written) = tokio::join!(self.close(ctx), write);
+            }
         } else {
             self.close(ctx).await;
+        }
+        if session.is_http2() {
+            // The reset that follows takes back what its connection has not sent yet.
+            drop(tokio::time::timeout(RESET_AFTER, client_gone(session)).await);
         }
         Error::e_explain(ErrorType::ConnectionClosed, "the upstream broke mid-stream")
     }
 
     /// The client left. What was delivered is charged, or all that the upstream did if it was
-    /// heard to its end; change of it is left to be claimed.
+    /// heard to its end, or the request itself if it left an upstream at work for nothing; change
+    /// of it is left to be claimed.
     async fn client_gone(&self, ctx: &mut Ctx) -> pingora::Result<()> {
         ctx.log.ended = "client gone";
         if ctx.presence != Presence::Gone {
             self.end_meter(ctx, End::Broken);
+            if ctx.at_work && ctx.meter.usage() == Usage::Nothing {
+                ctx.meter = Meter::Abandoned;
+            }
         }
         self.close(ctx).await;
         Error::e_explain(ErrorType::ConnectionClosed, "the client left")
@@ -306,10 +345,21 @@ impl<L: Ledger> Edge<L> {
 
     fn add_change(&self, ctx: &mut Ctx, change: Option<&CashuToken>) {
         if let Some(change) = change {
-            ctx.added.extend(api::cashu_headers(change.reveal(), self.config.refunds_alias));
+            ctx.added.extend(self.change_lines(change));
         }
     }
 }
+
+/// A body that is whole, as its client takes it.
+async fn whole(session: &Session, ctx: &mut Ctx, head: &ResponseHeader, body: Bytes) -> Bytes {
+    let request = &session.req_header().headers;
+    let (lines, body) = encoded(request, &head.headers, body).await;
+    ctx.added.extend(lines);
+    body
+}
+/// How long the client of a stream that broke has to read what came before. It leaves by itself
+/// when it reads the error event, or the reset tells it.
+const RESET_AFTER: Duration = Duration::from_secs(1);
 
 /// Writes the head of an answer; false when the client has left and that ends the exchange.
 async fn send_head(session: &mut Session, ctx: &mut Ctx, head: ResponseHeader) -> bool {
@@ -372,7 +422,7 @@ fn held_is_cut(ctx: &Ctx) -> bool {
     matches!(ctx.meter, Meter::Stream { .. }) && !ctx.meter.done()
 }
 
-fn cost_headers(verdict: Option<Verdict>) -> api::HeaderList {
+pub(super) fn cost_headers(verdict: Option<Verdict>) -> api::HeaderList {
     let Some(Verdict { cost, .. }) = verdict else { return api::HeaderList::new() };
     let line = |name, amount: crate::money::Msat| {
         (http::HeaderName::from_static(name), http::HeaderValue::from(amount.get()))

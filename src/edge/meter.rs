@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 use lua_free_filters::{
-    Counts, DocumentTap, End, EventTap, NotJson, PassingTap, Route, Usage, Withheld,
+    Counts, Delivered, DocumentTap, End, EventTap, NotJson, PassingTap, Route, Usage, Withheld,
 };
 
 /// Reads usage from an answer's body as it passes, and makes the edits WIRE.md section 5 names.
@@ -10,6 +10,9 @@ use lua_free_filters::{
 pub(super) enum Meter {
     /// There is nothing to meter, or nothing of it reaches the client.
     Nothing,
+    /// The client left before anything reached it, and an upstream was at work. Its prompt was read
+    /// by then, and nobody can say what else was made of it.
+    Abandoned,
     /// An event stream; `verdict` is set when it has ended. What is withheld waits for money.
     Stream { tap: Box<EventTap>, withheld: Option<Withheld>, verdict: Option<Usage> },
     /// A JSON document, held until it is whole.
@@ -43,7 +46,7 @@ impl Meter {
         afforded: &mut dyn FnMut(&Usage) -> bool,
     ) -> Bytes {
         match self {
-            Self::Nothing => chunk,
+            Self::Nothing | Self::Abandoned => chunk,
             Self::Stream { tap, withheld, .. } => {
                 let (passed, rest) = tap.push_while(chunk, annotate, afforded);
                 *withheld = rest;
@@ -68,7 +71,7 @@ impl Meter {
         annotate: &mut dyn FnMut(&Counts) -> String,
     ) -> Result<Bytes, NotJson> {
         match self {
-            Self::Nothing | Self::Passing { .. } => Ok(Bytes::new()),
+            Self::Nothing | Self::Abandoned | Self::Passing { .. } => Ok(Bytes::new()),
             Self::Stream { tap, verdict, .. } => {
                 let (rest, usage) = tap.finish(end);
                 *verdict = Some(usage);
@@ -92,7 +95,7 @@ impl Meter {
     pub(super) fn take_withheld(&mut self) -> Option<Withheld> {
         match self {
             Self::Stream { withheld, .. } => withheld.take(),
-            Self::Nothing | Self::Json { .. } | Self::Passing { .. } => None,
+            Self::Nothing | Self::Abandoned | Self::Json { .. } | Self::Passing { .. } => None,
         }
     }
 
@@ -100,7 +103,7 @@ impl Meter {
     pub(super) fn closing(&self) -> Option<String> {
         match self {
             Self::Stream { tap, .. } => tap.closing(),
-            Self::Nothing | Self::Json { .. } | Self::Passing { .. } => None,
+            Self::Nothing | Self::Abandoned | Self::Json { .. } | Self::Passing { .. } => None,
         }
     }
 
@@ -108,7 +111,7 @@ impl Meter {
     pub(super) fn held(&self) -> usize {
         match self {
             Self::Json { held, .. } => held.len(),
-            Self::Nothing | Self::Stream { .. } | Self::Passing { .. } => 0,
+            Self::Nothing | Self::Abandoned | Self::Stream { .. } | Self::Passing { .. } => 0,
         }
     }
 
@@ -134,6 +137,9 @@ impl Meter {
                 *usage
             }
             Self::Nothing | Self::Json { verdict: None, .. } => Usage::Nothing,
+            Self::Abandoned => {
+                Usage::Partial { delivered: Delivered::default(), known: Counts::NONE }
+            }
             Self::Stream { tap, verdict: None, .. } => tap.usage(),
             Self::Passing { tap } => tap.usage(),
         }

@@ -7,10 +7,17 @@
 mod access_log;
 mod answer;
 mod ask;
+mod certificates;
+mod client_address;
 mod close;
 mod context;
 mod exchange;
+mod guard;
+mod gzip;
+mod listener;
+mod live;
 mod meter;
+mod once;
 mod order;
 mod origin;
 mod payer;
@@ -19,6 +26,8 @@ mod probe;
 mod reserve;
 mod rolling;
 pub mod serve;
+mod strangers;
+mod trailers;
 mod verdict;
 
 use std::sync::Arc;
@@ -27,7 +36,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::Method;
-use http::header::ACCEPT_ENCODING;
+use http::header::{ACCEPT_ENCODING, VARY};
 use lua_free_filters::{Counts, End, HeaderEdits, Route, Usage, billable, request_id, scrub};
 use pingora::connectors::http::Connector;
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -36,10 +45,11 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType};
 
 use self::context::{Ctx, OpenCount, Stage};
+use self::guard::{Event, Guard};
 use self::payer::{payer, read_body};
 use self::peers::Peers;
-use self::reserve::{Ecash, Refused};
-use crate::api;
+use self::reserve::{Ecash, Refused, Reserved};
+use crate::api::{self, Door};
 use crate::catalogue::Shelf;
 use crate::config::Config;
 use crate::error::{Kind, Refusal};
@@ -63,19 +73,31 @@ pub struct Edge<L: Ledger> {
     spool: Option<Spool<L>>,
     metrics: Metrics,
     api: axum::Router,
+    guard: Guard,
     open: Arc<OpenCount>,
 }
 
 impl<L: Ledger> Edge<L> {
     /// A request that the gateway answers itself.
     async fn answer_locally(&self, session: &mut Session, ctx: &mut Ctx) -> pingora::Result<()> {
+        let head = session.req_header();
+        let door = api::door(&head.method, head.uri.path());
+        let shown = payer(session, self.config.missing_credential_status).ok();
+        let visit = self.visit(session, shown.as_ref().map(|payer| &payer.account));
+        if let Err(refusal) = self.let_in(&visit, door) {
+            let untouched = shown.filter(|shown| shown.per_request && door != Door::Claim);
+            let ecash = untouched.and_then(|shown| shown.cashu_token);
+            return self.turn_away(session, ctx, &refusal, ecash.as_ref()).await;
+        }
         let body = match self.body(session, api::LOCAL_BODY_BYTES_MAX).await? {
             Ok(body) => body,
             Err(refusal) => return self.refuse_early(session, ctx, &refusal, false, None).await,
         };
         let head = session.req_header();
         let mut request = http::Request::new(body);
-        request.method_mut().clone_from(&head.method);
+        // HEAD is GET without the body, of which only GET knows how long it is.
+        let method = if head.method == Method::HEAD { &Method::GET } else { &head.method };
+        request.method_mut().clone_from(method);
         request.uri_mut().clone_from(&head.uri);
         request.headers_mut().clone_from(&head.headers);
         request.extensions_mut().insert(api::RequestId(ctx.request_id.clone()));
@@ -83,6 +105,7 @@ impl<L: Ledger> Edge<L> {
         if let Some(api::RefusalCode(code)) = parts.extensions.get() {
             self.metrics.refused(code);
         }
+        self.note_answered(&visit, door, &parts.extensions);
         let lines = parts.headers.iter().map(|(name, value)| (name.clone(), value.clone()));
         self.write_whole(session, parts.status, lines.collect(), body).await
     }
@@ -95,16 +118,27 @@ impl<L: Ledger> Edge<L> {
         route: Route,
     ) -> pingora::Result<()> {
         let per_request = session.req_header().headers.contains_key("x-cashu");
-        let payer = match payer(session, self.config.missing_credential_status) {
+        let mut payer = match payer(session, self.config.missing_credential_status) {
             Ok(payer) => payer,
             Err(refusal) => return self.refuse_unpaid(session, ctx, route, &refusal).await,
         };
         let untouched = payer.cashu_token.clone().filter(|_| payer.per_request);
+        let visit = self.visit(session, Some(&payer.account));
+        if let Err(refusal) = self.let_pay(&visit, &payer).await {
+            return self.turn_away(session, ctx, &refusal, untouched.as_ref()).await;
+        }
         let body = match self.body(session, self.config.limits.body_bytes_max).await? {
             Ok(body) => body,
             Err(refusal) => {
                 let ecash = untouched.as_ref();
                 return self.refuse_early(session, ctx, &refusal, per_request, ecash).await;
+            }
+        };
+        payer.keyed = match once::keyed(session.req_header(), route, &payer.key, &body) {
+            Ok(keyed) => keyed,
+            Err(refusal) => {
+                let ecash = untouched.as_ref();
+                return self.refuse(session, ctx, &refusal, per_request, ecash).await;
             }
         };
         let order = self.order(route, session.req_header(), body, payer.per_request);
@@ -115,10 +149,15 @@ impl<L: Ledger> Edge<L> {
             }
             Err(refusal) => Err(refusal.into()),
         };
+        if ctx.standing.is_some() {
+            self.guard.met(&payer.account);
+        }
         match reserved {
-            Ok(order) => self.exchange(session, ctx, &order).await,
+            Ok(Reserved::Now(order)) => self.exchange(session, ctx, &order).await,
+            Ok(Reserved::Before) => self.replay(session, ctx, &payer).await,
             Err(Refused { refusal, ecash, challenge }) => {
                 ctx.challenge = challenge;
+                self.note_refused(&visit, refusal.code());
                 let ecash = match ecash {
                     Ecash::Untouched => untouched,
                     Ecash::Redeemed if payer.per_request => self.refund(payer.account).await,
@@ -138,11 +177,17 @@ impl<L: Ledger> Edge<L> {
         route: Route,
         refusal: &Refusal,
     ) -> pingora::Result<()> {
+        let from = self.visit(session, None).from;
+        if let Err(refusal) = self.guard.admit(Event::Unpaid, &from) {
+            return self.turn_away(session, ctx, &refusal, None).await;
+        }
         let per_request = session.req_header().headers.contains_key("x-cashu");
         if refusal.code() != "missing_api_key" {
             return self.refuse_early(session, ctx, refusal, per_request, None).await;
         }
-        let Ok(body) = self.body(session, self.config.limits.body_bytes_max).await? else {
+        let (of_all, of_unpaid) =
+            (self.config.limits.body_bytes_max, self.config.guard.unpaid_body_bytes_max);
+        let Ok(body) = self.body(session, of_all.min(of_unpaid)).await? else {
             return self.refuse_early(session, ctx, refusal, per_request, None).await;
         };
         // What cannot be sold at all is refused for that once there is a credential.
@@ -223,18 +268,23 @@ impl<L: Ledger> ProxyHttp for Edge<L> {
     /// The upstream's head made ours: nothing of our account there, our id, cost and change.
     async fn response_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         response: &mut ResponseHeader,
         ctx: &mut Ctx,
     ) -> pingora::Result<()> {
         remove(&scrub::response(&response.headers), |name| drop(response.remove_header(name)));
+        let request = &session.req_header().headers;
         let lines = api::request_id_headers(&ctx.request_id)
             .into_iter()
-            .chain(api::cors_headers())
+            .chain(api::cors_headers(&self.config.origins, request))
             .chain(ctx.rate_limit_lines())
             .chain(std::mem::take(&mut ctx.added));
         for (name, value) in lines {
-            response.insert_header(name, value)?;
+            // What an answer depends on adds up, and the upstream's may depend on more.
+            match name {
+                VARY => drop(response.append_header(name, value)?),
+                _ => response.insert_header(name, value)?,
+            }
         }
         Ok(())
     }

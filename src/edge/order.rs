@@ -11,7 +11,7 @@ use http::{HeaderName, HeaderValue};
 use lua_free_filters::{Counts, Demand, PeekRefusal, Peeked, Route, Splice, peek, rewrite, scrub};
 use pingora::http::RequestHeader;
 
-use super::Edge;
+use super::{Edge, live};
 use crate::api;
 use crate::config::{CostChunk, OutputLimitField};
 use crate::error::{Kind, Refusal};
@@ -31,6 +31,8 @@ pub(super) struct Order {
     /// As the client sent it.
     body: Bytes,
     pub(super) show_usage: bool,
+    /// Paid by `X-Cashu`, and to flow as an event stream all the same.
+    pub(super) live: bool,
     /// In the order in which they are tried; never empty.
     pub(super) bids: Vec<Bid>,
     /// The most that it may use.
@@ -186,8 +188,9 @@ impl<L: Ledger> Edge<L> {
         let most = offer.most(&peeked.demand, output);
         let bids = self.bids(&offer, &peeked, &most)?;
         let show_usage = peeked.include_usage || self.config.cost_chunk == CostChunk::Always;
-        // Change is for an answer whose cost is known, and one that is held is never cut.
-        let rolls = route.can_be_cut() && peeked.stream && !per_request;
+        let live = per_request && peeked.stream && live::asks(&head.headers);
+        // An answer that is held is never cut.
+        let rolls = route.can_be_cut() && peeked.stream && (!per_request || live);
         let covered = self.slice().filter(|_| rolls).unwrap_or(u64::MAX).min(most.output);
         let mut order = Order {
             route,
@@ -195,6 +198,7 @@ impl<L: Ledger> Edge<L> {
             peeked: peeked.into_owned(),
             body,
             show_usage,
+            live,
             bids,
             most,
             covered,

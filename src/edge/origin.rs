@@ -171,6 +171,7 @@ impl<L: Ledger> Edge<L> {
         self.upstream_request_filter(session, &mut head, ctx).await.map_err(cut)?;
         head.insert_header(http::header::CONTENT_LENGTH, body.len()).map_err(cut)?;
         let limit = origin.left().min(origin.upstream.first_byte_timeout);
+        ctx.at_work = true;
         let http = &mut origin.http;
         let exchange = async {
             http.write_request_header(Box::new(head)).await?;
@@ -189,6 +190,7 @@ impl<L: Ledger> Edge<L> {
             }
         };
         origin.head = within(session, &mut ctx.presence, limit, exchange).await?;
+        ctx.at_work = origin.head.status.is_success();
         origin.first_byte = origin.asked.elapsed();
         crash::point(Step::Answered);
         Ok(())
@@ -250,7 +252,7 @@ async fn has_left(session: &mut Session, presence: Presence) -> bool {
 }
 
 /// Returns when the client has closed its connection or reset its stream.
-async fn client_gone(session: &mut Session) {
+pub(super) async fn client_gone(session: &mut Session) {
     if let Err(error) = session.as_downstream_mut().read_body_or_idle(true).await
         && *error.etype() == ErrorType::ConnectError
     {

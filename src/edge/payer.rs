@@ -7,12 +7,16 @@ use pingora::proxy::Session;
 use crate::api;
 use crate::error::Refusal;
 use crate::ids::{AccountId, ApiKey};
+use crate::once::Keyed;
 use crate::till::CashuToken;
 
 /// Who pays.
 #[derive(Debug)]
 pub(super) struct Payer {
     pub(super) account: AccountId,
+    pub(super) key: ApiKey,
+    /// Of a request that is to be made once; known when its body is.
+    pub(super) keyed: Option<Keyed>,
     /// What can be redeemed if the account does not exist yet.
     pub(super) cashu_token: Option<CashuToken>,
     /// Shown in `X-Cashu`: this request is paid by it, and what is left goes back.
@@ -31,19 +35,27 @@ pub(super) fn payer(session: &Session, missing_status: u16) -> Result<Payer, Ref
         .and_then(|x_cashu| credential(x_cashu, text("authorization")?, text("x-api-key")?))
         .map_err(|why| api::credential_refusal(why, missing_status))?;
     Ok(match shown {
-        Credential::ApiKey(key) => Payer {
-            account: ApiKey::presented(key).account(),
-            cashu_token: None,
-            per_request: false,
-        },
+        Credential::ApiKey(key) => {
+            let key = ApiKey::presented(key);
+            Payer {
+                account: key.account(),
+                key,
+                keyed: None,
+                cashu_token: None,
+                per_request: false,
+            }
+        }
         Credential::CashuBearer(text) => by_token(text, false),
         Credential::Cashu(text) => by_token(text, true),
     })
 }
 
 fn by_token(text: &str, per_request: bool) -> Payer {
+    let key = ApiKey::of_cashu_token(text);
     Payer {
-        account: ApiKey::of_cashu_token(text).account(),
+        account: key.account(),
+        key,
+        keyed: None,
         cashu_token: Some(CashuToken::new(text)),
         per_request,
     }

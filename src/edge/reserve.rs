@@ -4,17 +4,27 @@ use std::sync::Arc;
 
 use super::Edge;
 use super::context::{Ctx, Stage, Ticket};
+use super::once::Attempt;
 use super::order::Order;
 use super::payer::Payer;
 use super::rolling::Holding;
 use crate::api;
 use crate::crash::{self, Step};
 use crate::error::Refusal;
-use crate::ids::ReservationId;
+use crate::ids::{AttemptId, ReservationId};
 use crate::ledger::terms::TOKENS_WINDOW;
 use crate::ledger::{Admission, Admitted, Denied, Ledger, Limit, Limited};
 use crate::money::Msat;
+use crate::once;
 use crate::till::RedeemRefused;
+
+/// What a request may go on to.
+#[derive(Debug)]
+pub(super) enum Reserved {
+    Now(Arc<Order>),
+    /// It was made before under the same key, and charged.
+    Before,
+}
 
 /// A refusal, and what it means for a token that came with the request.
 #[derive(Debug)]
@@ -50,7 +60,7 @@ impl<L: Ledger> Edge<L> {
         ctx: &mut Ctx,
         payer: &Payer,
         mut order: Order,
-    ) -> Result<Arc<Order>, Refused> {
+    ) -> Result<Reserved, Refused> {
         // Before anything was redeemed the token is as the client sent it. What is left of one that
         // was redeemed earlier is change to be claimed, and not enough for a shorter answer.
         let least = match payer.per_request {
@@ -61,6 +71,7 @@ impl<L: Ledger> Edge<L> {
             Ok(admitted) => {
                 return Ok(reserved(ctx, payer, order, admitted));
             }
+            Err(Denied::Served) => return Ok(Reserved::Before),
             Err(denied) => denied,
         };
         let (Denied::NoAccount, Some(cashu_token)) = (denied, &payer.cashu_token) else {
@@ -82,12 +93,18 @@ impl<L: Ledger> Edge<L> {
             .map_err(|refused| redeem_refused(&refused, order.ceiling))?;
         let unanswered = |refusal| Refused { refusal, ecash: Ecash::Elsewhere, challenge: None };
         let admitted = self.admit(ctx, payer, &mut order, least).await.map_err(unanswered)?;
-        let admitted = admitted.map_err(|denied| Refused {
-            refusal: denied_refusal(denied, payer, &order),
-            ecash: Ecash::Redeemed,
-            challenge: None,
-        })?;
-        Ok(reserved(ctx, payer, order, admitted))
+        let denied = match admitted {
+            Ok(admitted) => return Ok(reserved(ctx, payer, order, admitted)),
+            Err(Denied::Served) => return Ok(Reserved::Before),
+            Err(denied) => denied,
+        };
+        let ecash = match denied {
+            // The same request gives it back, which came first.
+            Denied::InFlight | Denied::Reused => Ecash::Elsewhere,
+            _ => Ecash::Redeemed,
+        };
+        let refusal = denied_refusal(denied, payer, &order);
+        Err(Refused { refusal, ecash, challenge: None })
     }
 
     /// Asks the ledger for the ceiling, and once more for less where `least` of output serves.
@@ -123,6 +140,7 @@ impl<L: Ledger> Edge<L> {
             tokens: order.tokens_max(),
             lifetime: self.config.reservation.lifetime,
             limits: self.config.rate_limits,
+            once: payer.keyed.as_ref().map(|keyed| keyed.once.clone()),
         };
         let admitted = self.till.ledger().admit(ask).await.map_err(|error| {
             log::error!("admission: {error}");
@@ -142,12 +160,15 @@ impl<L: Ledger> Edge<L> {
     }
 }
 
-fn reserved(ctx: &mut Ctx, payer: &Payer, order: Order, admitted: Admitted) -> Arc<Order> {
+fn reserved(ctx: &mut Ctx, payer: &Payer, order: Order, admitted: Admitted) -> Reserved {
     let order = Arc::new(order);
     ctx.log.reserved = order.ceiling;
     if let Some(limit) = order.lowered {
         ctx.added.push(api::max_output_tokens(limit));
     }
+    let kept = payer.keyed.as_ref().filter(|_| !order.peeked.stream);
+    ctx.attempt = kept
+        .map(|keyed| Attempt { keyed: keyed.clone(), id: AttemptId::of(&admitted.reservation.id) });
     ctx.stage = Stage::Reserved(Ticket {
         reservation: Holding::Here(admitted.reservation),
         reserved: order.ceiling,
@@ -160,7 +181,7 @@ fn reserved(ctx: &mut Ctx, payer: &Payer, order: Order, admitted: Admitted) -> A
         order: order.clone(),
     });
     crash::point(Step::Reserved);
-    order
+    Reserved::Now(order)
 }
 
 fn redeem_refused(refused: &RedeemRefused, required: Msat) -> Refused {
@@ -192,6 +213,9 @@ pub(super) fn in_words(denied: Denied, required: Msat) -> Refusal {
         Denied::Expired => Refusal::key_expired(),
         Denied::Capped { left } => Refusal::balance_limit_exceeded(required, left),
         Denied::Limited(limited) => Refusal::rate_limited(&limited),
+        Denied::InFlight => once::in_flight(),
+        Denied::Reused => once::reused(),
+        Denied::Served => once::not_replayable(),
         Denied::AlreadyEnded => Refusal::internal(),
     }
 }

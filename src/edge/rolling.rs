@@ -233,6 +233,9 @@ impl<L: Ledger> Edge<L> {
         self.end_meter(ctx, End::Broken);
         let why = self.error_event(ctx, refusal);
         let last = [closing.as_bytes(), &why, b"data: [DONE]\n\n"].concat();
+        if ctx.is_live() {
+            return self.end_live(session, ctx, last.into(), true).await;
+        }
         let write = session.write_response_body(Some(last.into()), true);
         let (_closed, written) = tokio::join!(self.close(ctx), write);
         written
@@ -246,6 +249,12 @@ fn with_reserved(denied: Denied, reserved: Msat) -> Denied {
             Denied::Insufficient { available: available.saturating_add(reserved), account_idle }
         }
         Denied::Capped { left } => Denied::Capped { left: left.saturating_add(reserved) },
-        Denied::NoAccount | Denied::Expired | Denied::Limited(_) | Denied::AlreadyEnded => denied,
+        Denied::NoAccount
+        | Denied::Expired
+        | Denied::Limited(_)
+        | Denied::AlreadyEnded
+        | Denied::InFlight
+        | Denied::Served
+        | Denied::Reused => denied,
     }
 }

@@ -14,7 +14,10 @@ use pingora::services::background::background_service;
 use pingora::services::listening::Service;
 
 use super::Edge;
+use super::certificates::Certificates;
 use super::context::OpenCount;
+use super::guard::Guard;
+use super::listener::Public;
 use super::peers::Peers;
 use super::probe::Probes;
 use crate::api::{self, ApiState};
@@ -26,6 +29,7 @@ use crate::ledger::spool::Spool;
 use crate::telemetry::Metrics;
 use crate::till::Till;
 use crate::upstream::Upstreams;
+use crate::webhook::Webhooks;
 
 /// What `serve` runs on; everything in it has been recovered already.
 pub struct Parts<L: Ledger> {
@@ -33,6 +37,7 @@ pub struct Parts<L: Ledger> {
     pub prices: Shelf,
     pub upstreams: Upstreams,
     pub till: Till<L>,
+    pub webhooks: Webhooks<L>,
     /// Open already, so that what waits in it is alive. [`Spool::run`] is the caller's to spawn.
     pub spool: Option<Spool<L>>,
     pub metrics: Metrics,
@@ -44,10 +49,11 @@ pub struct Parts<L: Ledger> {
 /// # Errors
 /// What keeps it from starting, in words for the operator.
 pub fn serve<L: Ledger>(parts: Parts<L>) -> Result<(), String> {
-    let Parts { config, prices, upstreams, till, spool, metrics } = parts;
+    let Parts { config, prices, upstreams, till, webhooks, spool, metrics } = parts;
     metrics.watch(till.ledger(), spool.as_ref());
     metrics.watch_upstreams(&upstreams);
-    let state = ApiState { config: config.clone(), prices: prices.clone(), till: till.clone() };
+    let state =
+        ApiState { config: config.clone(), prices: prices.clone(), till: till.clone(), webhooks };
     let open = Arc::new(OpenCount::default());
     let mut server = Server::new_with_opt_and_conf(None, server_conf(&config));
     server.bootstrap();
@@ -57,6 +63,7 @@ pub fn serve<L: Ledger>(parts: Parts<L>) -> Result<(), String> {
         peers,
         connector: pingora::connectors::http::Connector::new(None),
         api: api::router(state),
+        guard: Guard::new(&config.guard),
         open: open.clone(),
         config: config.clone(),
         prices,
@@ -65,15 +72,28 @@ pub fn serve<L: Ledger>(parts: Parts<L>) -> Result<(), String> {
         spool,
         metrics: metrics.clone(),
     };
-    let mut public = pingora::proxy::http_proxy_service(&server.configuration, edge);
-    public.add_tcp(&config.listen.address.to_string());
-    let mut admin = Service::new("admin".to_owned(), Admin(api::admin_router(&config, metrics)));
+    let connections = Arc::new(OpenCount::default());
+    let h2c = config.listen.h2c;
+    let public = Public::new(edge, &server.configuration, h2c, connections.clone());
+    let mut public = Service::new("public".to_owned(), public);
+    let address = config.listen.address.to_string();
+    match config.listen.tls.as_ref().map(Certificates::open).transpose()? {
+        None => public.add_tcp(&address),
+        Some(certificates) => {
+            public.add_tls_with_settings(&address, None, certificates.settings()?);
+            let shown = certificates.clone();
+            metrics.watch_certificate(move || shown.expires_s());
+            server.add_service(background_service("certificates", certificates));
+        }
+    }
+    let admin = Admin(api::admin_router(&config, metrics));
+    let mut admin = Service::new("admin".to_owned(), admin);
     admin.threads = Some(1);
     admin.add_tcp(&config.admin_address.to_string());
     server.add_service(public);
     server.add_service(admin);
     server.add_service(background_service("probes", probes));
-    exit_when_drained(&server, open, config.listen.drain_max);
+    exit_when_drained(&server, open, connections, config.listen.drain_max);
     log::info!("listening on {}, admin on {}", config.listen.address, config.admin_address);
     server.run_forever();
 }
@@ -89,8 +109,14 @@ fn server_conf(config: &Config) -> ServerConf {
 }
 
 /// Pingora sleeps its whole grace period on SIGTERM. This ends the process as soon as nothing
-/// is open any more.
-fn exit_when_drained(server: &Server, open: Arc<OpenCount>, drain_max: Duration) {
+/// is open any more. On HTTP/2 the end of an answer is still with its connection then, which says
+/// goodbye when it has been sent; that is waited for no longer than [`GOODBYE_MAX`].
+fn exit_when_drained(
+    server: &Server,
+    open: Arc<OpenCount>,
+    connections: Arc<OpenCount>,
+    drain_max: Duration,
+) {
     let mut phases = server.watch_execution_phase();
     let wait = move || {
         while let Ok(phase) = phases.blocking_recv() {
@@ -99,7 +125,9 @@ fn exit_when_drained(server: &Server, open: Arc<OpenCount>, drain_max: Duration)
             }
             let draining = Stopwatch::start();
             let drained = open.wait_for_none(drain_max);
-            log::info!("drained: {drained}, after {} ms", draining.elapsed().as_millis());
+            let said_goodbye = connections.wait_for_none(GOODBYE_MAX);
+            let took_ms = draining.elapsed().as_millis();
+            log::info!("drained: {drained}, goodbyes said: {said_goodbye}, after {took_ms} ms");
             exit();
         }
     };
@@ -128,6 +156,9 @@ impl ServeHttp for Admin {
         api::answer(&self.0, request).await.map(|body| body.to_vec())
     }
 }
+
+/// A connection that takes longer to close has a client that does not answer.
+const GOODBYE_MAX: Duration = Duration::from_secs(5);
 
 /// Idle upstream connections kept for reuse, in all.
 const UPSTREAM_CONNECTIONS_POOLED_MAX: usize = 1024;

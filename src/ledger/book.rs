@@ -9,14 +9,15 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use super::terms::{Limits, REQUESTS_WINDOW, Standing, TOKENS_WINDOW, Usage};
+use super::once::Remembered;
+use super::terms::{Limits, REQUESTS_WINDOW, Standing, TOKENS_WINDOW, Usage, Window};
 use super::{
     Account, Admission, Amount, CONCURRENT_RETRY, Denial, Denied, Deposit, Ended, Limit, Limited,
     Opening, Receipt, Record, Renewal, UsageSource, Withdrawal, WithdrawalAsk, WithdrawalDenied,
     WithdrawalState,
 };
 use crate::clock::UnixMs;
-use crate::ids::{AccountId, DepositId, ReservationId, WithdrawalId};
+use crate::ids::{AccountId, DepositId, OnceId, ReservationId, WithdrawalId};
 use crate::money::Msat;
 
 /// Where an entry stands in a history, and since when.
@@ -64,7 +65,10 @@ pub struct Book {
     pub(super) reservations: HashMap<ReservationId, Held>,
     pub(super) deposits: HashMap<DepositId, Placed<Deposit>>,
     pub(super) withdrawals: HashMap<WithdrawalId, Placed<Withdrawal>>,
-    touched: Touched,
+    pub(super) once: HashMap<OnceId, Remembered>,
+    /// Bytes of answers that an account has kept lately.
+    pub(super) kept: HashMap<AccountId, Window>,
+    pub(super) touched: Touched,
 }
 
 /// The rows that verbs have changed since somebody last asked.
@@ -74,6 +78,8 @@ pub struct Touched {
     pub reservations: HashSet<ReservationId>,
     pub deposits: HashSet<DepositId>,
     pub withdrawals: HashSet<WithdrawalId>,
+    pub once: HashSet<OnceId>,
+    pub kept: HashSet<AccountId>,
 }
 
 impl Book {
@@ -117,8 +123,9 @@ impl Book {
         Some(account)
     }
 
-    /// Checks the key's terms, limits and cap and the payer's balance, in this order, and
-    /// reserves the ceiling. Answers what is left beside it, and of the limits.
+    /// Checks the key's terms, whether the request was made before, limits and cap and the payer's
+    /// balance, in this order, and reserves the ceiling. Answers what is left beside it, and of the
+    /// limits.
     pub fn admit(&mut self, ask: &Admission, now: UnixMs) -> Result<(Msat, Standing), Denial> {
         if let Some(held) = self.reservations.get(&ask.reservation) {
             let payer = self.accounts.get(&held.account).filter(|_| held.end.is_none());
@@ -132,6 +139,7 @@ impl Book {
         }
         let standing = self.standing(ask, now)?;
         let denial = |denied| Denial { denied, standing: Some(standing) };
+        self.is_first(ask, now).map_err(denial)?;
         within_limits(key, ask, now).map_err(denial)?;
         let period = key.terms.period(now);
         under_cap(key, period, ask.ceiling).map_err(denial)?;
@@ -160,6 +168,7 @@ impl Book {
         };
         self.reservations.insert(ask.reservation.clone(), held);
         self.touched.reservations.insert(ask.reservation.clone());
+        self.remember(ask, now);
         Ok((available, self.standing(ask, now)?))
     }
 

@@ -30,6 +30,7 @@ fn ask(key: &AccountId, id: &str, ceiling: u64) -> Admission {
         tokens: 10,
         lifetime: Duration::from_secs(1),
         limits: Limits::NONE,
+        once: None,
     }
 }
 

@@ -53,6 +53,7 @@ fn ask(account: &str, reservation: &str, ceiling: u64) -> Admission {
         tokens: 0,
         lifetime: Duration::from_secs(60),
         limits: Limits::NONE,
+        once: None,
     }
 }
 

@@ -12,14 +12,15 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use super::book::Book;
+use super::once::{Claim, Claimed, Keep};
 use super::{
     Account, Admission, Admitted, Amendment, Children, Cursor, Denial, Denied, Deposit, End,
     Family, Ledger, Live, NotOpened, Opening, Page, Receipt, Renewal, Reservation, Retention,
     Unavailable, Unsettled, Withdrawal, WithdrawalAsk, WithdrawalDenied,
 };
-use super::{history_rows, journal, schema};
+use super::{history_rows, journal, once_rows, schema};
 use crate::clock::{Clock, UnixMs};
-use crate::ids::{AccountId, WithdrawalId};
+use crate::ids::{AccountId, AttemptId, OnceId, WithdrawalId};
 use crate::money::Msat;
 use crate::store::{Durability, Store, StoreError};
 
@@ -66,7 +67,7 @@ impl Embedded {
     pub async fn forget_for_ever(self) {
         loop {
             let mut last = String::new();
-            while let Ok(Some(next)) = self.forget(last).await {
+            while let Ok(Some(next)) = self.forget_history(last).await {
                 last = next;
                 tokio::time::sleep(FORGET_EVERY).await;
             }
@@ -75,7 +76,7 @@ impl Embedded {
     }
 
     /// One step behind the request of this id. Answers where to go on.
-    pub async fn forget(&self, last: String) -> Result<Option<String>, Unavailable> {
+    pub async fn forget_history(&self, last: String) -> Result<Option<String>, Unavailable> {
         let retention = self.retention;
         self.apply(Durability::Process, move |connection, _, now| {
             history_rows::forget(connection, &last, retention, now)
@@ -128,6 +129,7 @@ impl Embedded {
                 journal::load_reservation(connection, book, &id)?;
                 receipts.extend(book.expire(&id, due, now));
             }
+            once_rows::prune_once(connection, now)?;
             Ok(receipts)
         })
         .await
@@ -150,6 +152,8 @@ impl Pages {
         let book = &mut self.book;
         book.deposits.clear();
         book.withdrawals.clear();
+        book.once.clear();
+        book.kept.clear();
         for id in &touched.reservations {
             if book.reservations.get(id).is_some_and(|held| held.end.is_some()) {
                 book.reservations.remove(id);
@@ -223,6 +227,9 @@ impl Ledger for Embedded {
                 // Also for a fresh id: a repetition must meet the end it already had.
                 journal::load_reservation(connection, book, &ask.reservation)?;
                 journal::load_account(connection, book, &ask.account)?;
+                if let Some(once) = &ask.once {
+                    once_rows::load_once(connection, book, &once.id)?;
+                }
                 Ok(book.admit(&ask, now))
             })
             .await?;
@@ -334,6 +341,46 @@ impl Ledger for Embedded {
     async fn withdrawals_open(&self) -> Result<Vec<Withdrawal>, Unavailable> {
         self.apply(Durability::Process, |connection, _, _| journal::withdrawals_begun(connection))
             .await
+    }
+
+    async fn claim(&self, claim: Claim) -> Result<Claimed, Unavailable> {
+        self.apply(Durability::Process, move |connection, book, now| {
+            once_rows::load_once(connection, book, &claim.once.id)?;
+            once_rows::load_kept(connection, book, &claim.account)?;
+            Ok(book.claim(&claim, now))
+        })
+        .await
+    }
+
+    async fn keep(&self, keep: Keep) -> Result<bool, Unavailable> {
+        self.apply(Durability::Process, move |connection, book, now| {
+            once_rows::load_once(connection, book, &keep.once)?;
+            once_rows::load_kept(connection, book, &keep.account)?;
+            Ok(book.keep(&keep, now))
+        })
+        .await
+    }
+
+    async fn forget(
+        &self,
+        _: AccountId,
+        once: OnceId,
+        attempt: AttemptId,
+    ) -> Result<(), Unavailable> {
+        self.apply(Durability::Process, move |connection, book, _| {
+            once_rows::load_once(connection, book, &once)?;
+            book.forget(&once, &attempt);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn kept(&self, _: AccountId, once: OnceId) -> Result<Option<Vec<u8>>, Unavailable> {
+        self.apply(Durability::Process, move |connection, book, now| {
+            once_rows::load_once(connection, book, &once)?;
+            Ok(book.kept(&once, now))
+        })
+        .await
     }
 
     async fn account(&self, account: AccountId) -> Result<Option<Account>, Unavailable> {

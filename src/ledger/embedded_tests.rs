@@ -42,6 +42,7 @@ async fn admit(ledger: &Embedded, name: u8, ceiling: u64) -> Reservation {
         tokens: 0,
         lifetime: Duration::from_secs(60),
         limits: Limits::NONE,
+        once: None,
     };
     ledger.admit(ask).await.unwrap().unwrap().reservation
 }
@@ -108,6 +109,7 @@ async fn fifty_parallel_admissions_on_a_balance_for_ten_reserve_ten() {
                 tokens: 0,
                 lifetime: Duration::from_secs(60),
                 limits: Limits::NONE,
+                once: None,
             };
             ledger.admit(ask).await.unwrap()
         });
@@ -187,11 +189,11 @@ async fn what_a_history_does_not_tell_is_forgotten_and_the_books_add_up() {
     // By number: the newest three. Their receipts are kept for a day all the same.
     let few = ledger.clone().keeping(Retention { entries_max: 3, kept: None });
     assert_eq!(told(&few).await, 3);
-    assert_eq!(few.forget(String::new()).await.unwrap(), None);
+    assert_eq!(few.forget_history(String::new()).await.unwrap(), None);
     assert_eq!(rows(&few).await, 7);
     assert_eq!(again(&few, 0).await.unwrap().spent, msat(7), "as it ended first");
     clock.set(UnixMs(1_000_001).plus(day).plus(day));
-    assert_eq!(few.forget(String::new()).await.unwrap(), None);
+    assert_eq!(few.forget_history(String::new()).await.unwrap(), None);
     assert_eq!((told(&few).await, rows(&few).await), (3, 4), "three told, one open");
     let rest = few.history(account(1), page.next, 2).await.unwrap();
     assert_eq!((rest.entries.len(), rest.next), (1, None), "a cursor ends where the history does");
@@ -203,7 +205,7 @@ async fn what_a_history_does_not_tell_is_forgotten_and_the_books_add_up() {
     let brief = Retention { entries_max: 3, kept: Some(Duration::from_secs(60)) };
     let brief = few.keeping(brief);
     assert_eq!(told(&brief).await, 0);
-    assert_eq!(brief.forget(String::new()).await.unwrap(), None);
+    assert_eq!(brief.forget_history(String::new()).await.unwrap(), None);
     assert_eq!(rows(&brief).await, 1, "the open one");
     fund(&brief, 1, 1_000).await;
     brief.settle(open, msat(5), Record::default()).await.unwrap();
@@ -229,9 +231,9 @@ async fn a_step_of_forgetting_is_bounded_and_goes_on_where_it_was() {
         let sql = "SELECT COUNT(*) FROM reservations";
         database.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap()
     };
-    let next = ledger.forget(String::new()).await.unwrap().unwrap();
+    let next = ledger.forget_history(String::new()).await.unwrap().unwrap();
     assert_eq!(left(), 1);
-    assert_eq!(ledger.forget(next).await.unwrap(), None);
+    assert_eq!(ledger.forget_history(next).await.unwrap(), None);
     assert_eq!(left(), 0);
     let spent = 1 + u64::try_from(most).unwrap();
     assert_eq!(parts(&ledger, 1).await, [1_000 - spent, 0, spent, 0]);

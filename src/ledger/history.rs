@@ -44,6 +44,8 @@ impl Retention {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Page {
     pub entries: Vec<Entry>,
+    /// The number of each of them.
+    pub numbers: Vec<u64>,
     /// Where the next page begins; `None` when this is the last.
     pub next: Option<Cursor>,
 }
@@ -61,8 +63,8 @@ impl Page {
         let has_more = found.len() > limit;
         found.truncate(limit);
         let last = found.last().map(|(nth, _)| Cursor(*nth));
-        let entries = found.into_iter().map(|(_, entry)| entry).collect();
-        Self { entries, next: last.filter(|_| has_more) }
+        let (numbers, entries) = found.into_iter().unzip();
+        Self { entries, numbers, next: last.filter(|_| has_more) }
     }
 }
 

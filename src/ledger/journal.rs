@@ -3,6 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::book::{Book, Ending, Held, Place, Placed, Touched};
+use super::once_rows::save_once;
 use super::terms::{Cap, Reset, Terms, Usage, Window};
 use super::{Account, Deposit, Ended, Receipt, Record, UsageSource, Withdrawal, WithdrawalState};
 use crate::clock::UnixMs;
@@ -172,7 +173,7 @@ pub(super) fn save(
             save_withdrawal(connection, withdrawal)?;
         }
     }
-    Ok(())
+    save_once(connection, book, touched)
 }
 
 fn save_account(

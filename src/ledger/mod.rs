@@ -13,6 +13,9 @@ pub mod embedded;
 mod history;
 mod history_rows;
 mod journal;
+mod news;
+pub mod once;
+mod once_rows;
 pub mod reaper;
 mod record;
 pub mod redis;
@@ -24,11 +27,13 @@ pub mod terms;
 use std::future::Future;
 use std::time::Duration;
 
-use crate::ids::{AccountId, DepositId, ReservationId, WithdrawalId};
+use crate::ids::{AccountId, AttemptId, DepositId, OnceId, ReservationId, WithdrawalId};
 use crate::money::Msat;
 
 pub use self::children::{Amendment, CHILDREN_MAX, Change, Children, Family, NotOpened};
 pub use self::history::{Cursor, Entry, HISTORY_PAGE_MAX, NoCursor, Page, Retention, What};
+pub use self::news::News;
+use self::once::{Claim, Claimed, Keep, Once};
 pub use self::record::{Facts, Record, USAGE_BYTES_MAX, UsageSource, record_usage};
 pub use self::reservation::{Live, Reservation};
 use self::terms::{Limits, Standing, Terms, Usage};
@@ -99,6 +104,8 @@ pub struct Admission {
     pub lifetime: Duration,
     /// For a key that has no limits of its own.
     pub limits: Limits,
+    /// Of a request that is to be made once.
+    pub once: Option<Once>,
 }
 
 /// Why a reservation was not made or not raised. Nothing was held and nothing was charged.
@@ -118,6 +125,12 @@ pub enum Denied {
     },
     /// A repetition that came after its reservation had ended.
     AlreadyEnded,
+    /// The same request is under way.
+    InFlight,
+    /// The same request was served and charged.
+    Served,
+    /// Another request was made under the same `Idempotency-Key`.
+    Reused,
 }
 
 /// A rate limit was reached.
@@ -350,7 +363,8 @@ pub trait Ledger: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Account, Unavailable>> + Send;
 
     /// Checks key, limits, cap and balance and reserves the ceiling, in one atomic step, which
-    /// also says where the key stands after it.
+    /// also says where the key stands after it. A request that is to be made once is none of that
+    /// when it was made.
     fn admit(
         &self,
         ask: Admission,
@@ -426,6 +440,27 @@ pub trait Ledger: Clone + Send + Sync + 'static {
     /// Withdrawals begun and neither committed nor reverted, oldest first.
     fn withdrawals_open(&self)
     -> impl Future<Output = Result<Vec<Withdrawal>, Unavailable>> + Send;
+
+    /// Claims a call that the gateway answers itself, if it is to be executed.
+    fn claim(&self, claim: Claim) -> impl Future<Output = Result<Claimed, Unavailable>> + Send;
+
+    /// Keeps an answer for repetitions. False: there is no room for it.
+    fn keep(&self, keep: Keep) -> impl Future<Output = Result<bool, Unavailable>> + Send;
+
+    /// Frees the key of a claim that came to nothing.
+    fn forget(
+        &self,
+        account: AccountId,
+        once: OnceId,
+        attempt: AttemptId,
+    ) -> impl Future<Output = Result<(), Unavailable>> + Send;
+
+    /// The answer that is kept for repetitions.
+    fn kept(
+        &self,
+        account: AccountId,
+        once: OnceId,
+    ) -> impl Future<Output = Result<Option<Vec<u8>>, Unavailable>> + Send;
 
     fn account(
         &self,

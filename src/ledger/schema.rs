@@ -121,6 +121,22 @@ CREATE TABLE IF NOT EXISTS withdrawals (
 CREATE INDEX IF NOT EXISTS withdrawals_of ON withdrawals (account, nth)
     WHERE state <> 'reverted';
 CREATE INDEX IF NOT EXISTS withdrawals_begun ON withdrawals (written_ms) WHERE state = 'begun';
+CREATE TABLE IF NOT EXISTS once (
+    id TEXT PRIMARY KEY,
+    fingerprint TEXT NOT NULL,
+    attempt TEXT NOT NULL,
+    first TEXT NOT NULL,
+    until_ms INTEGER NOT NULL,
+    lease_ms INTEGER,
+    answer BLOB
+) STRICT;
+CREATE INDEX IF NOT EXISTS once_until ON once (until_ms);
+CREATE TABLE IF NOT EXISTS once_kept (
+    account TEXT PRIMARY KEY,
+    start_ms INTEGER NOT NULL,
+    count INTEGER NOT NULL CHECK (count >= 0)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS once_kept_since ON once_kept (start_ms);
 ";
 
 /// What was counted becomes one text, and everything that has happened gets its number in the

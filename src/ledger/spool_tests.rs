@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
 use super::super::embedded::{self, Embedded};
+use super::super::once::{Claim, Claimed, Keep};
 use super::super::terms::Limits;
 use super::super::{
     Account, Admission, Admitted, Amendment, Children, Cursor, Denial, Denied, Deposit, Family,
@@ -11,7 +12,7 @@ use super::super::{
 };
 use super::*;
 use crate::clock::Clock;
-use crate::ids::{DepositId, WithdrawalId};
+use crate::ids::{AttemptId, DepositId, OnceId, WithdrawalId};
 
 /// An embedded ledger behind a switch.
 #[derive(Clone)]
@@ -142,6 +143,23 @@ impl Ledger for Switch {
     async fn withdrawals_open(&self) -> Result<Vec<Withdrawal>, Unavailable> {
         self.through(self.ledger.withdrawals_open()).await
     }
+    async fn claim(&self, claim: Claim) -> Result<Claimed, Unavailable> {
+        self.through(self.ledger.claim(claim)).await
+    }
+    async fn keep(&self, keep: Keep) -> Result<bool, Unavailable> {
+        self.through(self.ledger.keep(keep)).await
+    }
+    async fn forget(
+        &self,
+        account: AccountId,
+        once: OnceId,
+        attempt: AttemptId,
+    ) -> Result<(), Unavailable> {
+        self.through(self.ledger.forget(account, once, attempt)).await
+    }
+    async fn kept(&self, account: AccountId, once: OnceId) -> Result<Option<Vec<u8>>, Unavailable> {
+        self.through(self.ledger.kept(account, once)).await
+    }
     async fn account(&self, account: AccountId) -> Result<Option<Account>, Unavailable> {
         self.through(self.ledger.account(account)).await
     }
@@ -213,6 +231,7 @@ async fn admit(ledger: &Switch, ceiling: u64) -> Reservation {
         tokens: 0,
         lifetime: LIFETIME,
         limits: Limits::NONE,
+        once: None,
     };
     ledger.admit(ask).await.unwrap().unwrap().reservation
 }

@@ -43,9 +43,9 @@ impl Offer {
     /// What was used when the upstream did not say, from what passed by: `known` is what it did
     /// say of parts, and what of it is 0 was not said.
     ///
-    /// Nothing said and nothing delivered, nothing used. Otherwise four bytes are one unit of
-    /// input or output, the common ratio of English text, rounded up, and every event that gave
-    /// something is at least one of output, since upstreams send an event for one or more of them.
+    /// Four bytes are one unit of input or output, the common ratio of English text, rounded up,
+    /// and every event that gave something is at least one of output, since upstreams send an
+    /// event for one or more of them. Where nothing was delivered the input was read all the same.
     /// An image in the prompt is what `image_tokens` says of its detail, or what is usual; a second
     /// of audio is ten units of input. All images that were asked for were made, unless some were
     /// counted. Never more than `most`.
@@ -56,9 +56,6 @@ impl Offer {
         delivered: &Delivered,
         most: &Counts,
     ) -> Counts {
-        if is_nothing(known, delivered) {
-            return Counts::NONE;
-        }
         let guessed = self.usual_input(demand, demand.text_bytes.div_ceil(BYTES_PER_UNIT));
         let seen = delivered.events.max(delivered.text_bytes.div_ceil(BYTES_PER_UNIT));
         let counts = surely(demand, known, seen);
@@ -91,9 +88,6 @@ impl Offer {
         delivered: &Delivered,
         most: &Counts,
     ) -> Counts {
-        if is_nothing(known, delivered) {
-            return Counts::NONE;
-        }
         at_most(surely(demand, known, delivered.events), most)
     }
 }
@@ -110,10 +104,6 @@ pub fn completed(demand: &Demand, said: &Counts) -> Counts {
 pub fn counted(demand: &Demand, known: &Counts, most: &Counts) -> Counts {
     let images = if known.images > 0 { known.images } else { demand.images };
     at_most(Counts { images, ..surely(demand, known, 0) }, most)
-}
-
-fn is_nothing(known: &Counts, delivered: &Delivered) -> bool {
-    *known == Counts::NONE && *delivered == Delivered::default()
 }
 
 /// What was said, with `output` seen at least, and what the request counts where nothing was said.

@@ -66,12 +66,12 @@ fn text(text_bytes: u64) -> Demand {
 }
 
 #[test]
-fn nothing_delivered_is_nothing_used() {
+fn four_bytes_are_a_unit_and_an_event_is_at_least_one() {
     let offer = with_images();
     let most = used(10_000, 0, 10_000);
     let estimate =
         |bytes, given: Delivered| offer.estimate(&text(bytes), &Counts::NONE, &given, &most);
-    assert_eq!(estimate(1000, delivered(0, 0)), used(0, 0, 0));
+    assert_eq!(estimate(1000, delivered(0, 0)), used(250, 0, 0), "the input was read");
     assert_eq!(estimate(1001, delivered(1, 1)), used(251, 0, 1));
     assert_eq!(estimate(1001, delivered(10, 7)), used(251, 0, 10), "an event is at least one");
     assert_eq!(estimate(1001, delivered(1, 401)), used(251, 0, 101), "large events count more");

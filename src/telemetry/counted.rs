@@ -1,10 +1,11 @@
-//! A ledger whose answers are counted, whichever it is.
+//! A ledger whose answers are counted and whose changes are told on, whichever it is.
 
-use crate::ids::{AccountId, WithdrawalId};
+use crate::ids::{AccountId, AttemptId, OnceId, WithdrawalId};
+use crate::ledger::once::{Claim, Claimed, Keep};
 use crate::ledger::{
     Account, Admission, Admitted, Amendment, Children, Cursor, Denial, Denied, Deposit, End,
-    Family, Ledger, Live, NotOpened, Opening, Page, Receipt, Renewal, Reservation, Unavailable,
-    Unsettled, Withdrawal, WithdrawalAsk, WithdrawalDenied,
+    Family, Ledger, Live, News, NotOpened, Opening, Page, Receipt, Renewal, Reservation,
+    Unavailable, Unsettled, Withdrawal, WithdrawalAsk, WithdrawalDenied,
 };
 use crate::money::Msat;
 
@@ -15,11 +16,17 @@ use super::Metrics;
 pub struct Counted<L> {
     ledger: L,
     metrics: Metrics,
+    news: News,
 }
 
 impl<L: Ledger> Counted<L> {
     pub fn new(ledger: L, metrics: Metrics) -> Self {
-        Self { ledger, metrics }
+        Self { ledger, metrics, news: News::default() }
+    }
+
+    /// Who is told which accounts have changed.
+    pub fn news(&self) -> &News {
+        &self.news
     }
 
     fn noted<T>(&self, answer: Result<T, Unavailable>) -> Result<T, Unavailable> {
@@ -45,7 +52,10 @@ impl<L: Ledger> Ledger for Counted<L> {
     }
 
     async fn amend(&self, amendment: Amendment) -> Result<Option<Account>, Unavailable> {
-        self.noted(self.ledger.amend(amendment).await)
+        let child = amendment.child.clone();
+        let answer = self.noted(self.ledger.amend(amendment).await);
+        self.news.changed(&child);
+        answer
     }
 
     async fn family(&self, account: AccountId) -> Result<Option<Family>, Unavailable> {
@@ -53,7 +63,10 @@ impl<L: Ledger> Ledger for Counted<L> {
     }
 
     async fn deposit(&self, deposit: Deposit) -> Result<Account, Unavailable> {
-        self.noted(self.ledger.deposit(deposit).await)
+        let account = deposit.account.clone();
+        let answer = self.noted(self.ledger.deposit(deposit).await);
+        self.news.changed(&account);
+        answer
     }
 
     async fn admit(&self, ask: Admission) -> Result<Result<Admitted, Denial>, Unavailable> {
@@ -76,8 +89,9 @@ impl<L: Ledger> Ledger for Counted<L> {
     }
 
     async fn end(&self, reservation: Reservation, end: End) -> Result<Receipt, Unsettled> {
-        let how = end.how();
+        let (how, account) = (end.how(), reservation.account.clone());
         let answer = self.ledger.end(reservation, end).await;
+        self.news.changed(&account);
         self.metrics.ledger_answered(!matches!(answer, Err(Unsettled::NoAnswer { .. })));
         // An end that somebody else had made before was counted by them.
         if let Ok(receipt) = &answer
@@ -98,7 +112,10 @@ impl<L: Ledger> Ledger for Counted<L> {
         &self,
         ask: WithdrawalAsk,
     ) -> Result<Result<Withdrawal, WithdrawalDenied>, Unavailable> {
-        self.noted(self.ledger.withdraw_begin(ask).await)
+        let account = ask.account.clone();
+        let answer = self.noted(self.ledger.withdraw_begin(ask).await);
+        self.news.changed(&account);
+        answer
     }
 
     async fn withdraw_commit(
@@ -127,6 +144,27 @@ impl<L: Ledger> Ledger for Counted<L> {
 
     async fn withdrawals_open(&self) -> Result<Vec<Withdrawal>, Unavailable> {
         self.noted(self.ledger.withdrawals_open().await)
+    }
+
+    async fn claim(&self, claim: Claim) -> Result<Claimed, Unavailable> {
+        self.noted(self.ledger.claim(claim).await)
+    }
+
+    async fn keep(&self, keep: Keep) -> Result<bool, Unavailable> {
+        self.noted(self.ledger.keep(keep).await)
+    }
+
+    async fn forget(
+        &self,
+        account: AccountId,
+        once: OnceId,
+        attempt: AttemptId,
+    ) -> Result<(), Unavailable> {
+        self.noted(self.ledger.forget(account, once, attempt).await)
+    }
+
+    async fn kept(&self, account: AccountId, once: OnceId) -> Result<Option<Vec<u8>>, Unavailable> {
+        self.noted(self.ledger.kept(account, once).await)
     }
 
     async fn account(&self, account: AccountId) -> Result<Option<Account>, Unavailable> {

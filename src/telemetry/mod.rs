@@ -10,6 +10,7 @@ mod feeds;
 #[cfg(test)]
 mod tests;
 mod upstreams;
+mod webhooks;
 
 use std::sync::Arc;
 
@@ -42,6 +43,7 @@ struct Inner {
     drift_msat: IntGauge,
     audit_findings: IntGauge,
     feeds: feeds::Feeds,
+    webhooks: webhooks::Webhooks,
 }
 
 impl Default for Metrics {
@@ -80,6 +82,7 @@ impl Default for Metrics {
             ),
             audit_findings: gauge("nutgate_audit_findings", "Contradictions in the last audit"),
             feeds: feeds::Feeds::new(&registry),
+            webhooks: webhooks::Webhooks::new(&registry),
             registry,
         }))
     }
@@ -106,6 +109,12 @@ impl Metrics {
             "How long the oldest of them has waited",
             move || oldest.as_ref().map_or(0, |spool| spool.oldest().as_secs().cast_signed()),
         );
+    }
+
+    /// When the certificate that clients are shown ends, looked at whenever it is asked for.
+    pub fn watch_certificate(&self, expires_s: impl Fn() -> i64 + Send + Sync + 'static) {
+        let help = "When the certificate that clients are shown ends, in seconds of the epoch";
+        self.sample("nutgate_tls_certificate_expires_seconds", help, expires_s);
     }
 
     /// How each of these does, looked at whenever it is asked for.

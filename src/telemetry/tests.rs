@@ -38,6 +38,7 @@ async fn admit(ledger: &Counted<Embedded>, ceiling: u64) -> Reservation {
         tokens: 0,
         lifetime: Duration::from_secs(60),
         limits: Limits::NONE,
+        once: None,
     };
     ledger.admit(ask).await.unwrap().unwrap().reservation
 }
@@ -116,6 +117,7 @@ async fn alerts_name_only_what_is_measured() {
     metrics.refused("payment_required");
     metrics.watch_upstreams(&upstreams());
     metrics.watch_rate();
+    metrics.watch_certificate(|| 0);
     let text = metrics.text();
     let measured: BTreeSet<&str> =
         text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();

@@ -88,7 +88,7 @@ async fn uncomposable(bench: &Bench) -> AccountId {
 }
 
 fn three() -> RefundAsk {
-    RefundAsk { amount: Some(sat(3)), mint: None }
+    RefundAsk { amount: Some(sat(3)), mint: None, once: None }
 }
 
 #[tokio::test(flavor = "multi_thread")]

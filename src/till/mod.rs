@@ -44,7 +44,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use self::flights::Flights;
-use crate::ids::{AccountId, DepositId};
+use crate::ids::{AccountId, DepositId, WithdrawalId};
 use crate::ledger::Ledger;
 use crate::money::Msat;
 use crate::wallet::Wallet;
@@ -68,10 +68,13 @@ pub struct RefundAsk {
     pub amount: Option<Msat>,
     /// Which mint's ecash; `None` is the one the account was last paid with.
     pub mint: Option<String>,
+    /// The withdrawal that this is, however often it is asked for; `None` is the account's next.
+    pub once: Option<WithdrawalId>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refunded {
+    pub id: WithdrawalId,
     pub cashu_token: CashuToken,
     pub amount: Msat,
     pub mint: String,

@@ -60,8 +60,12 @@ impl<L: Ledger> Till<L> {
         if holder.parent.is_some() {
             return Err(RefundRefused::Child);
         }
+        if let Some(made) = self.made_once(account, ask).await? {
+            return self.finish(&made, self.wallet().timeout()).await;
+        }
         let last = self.last_withdrawal(account, &holder).await?;
-        if let Some(begun) = last.as_ref().filter(|last| last.state == WithdrawalState::Begun) {
+        let begun = last.as_ref().filter(|last| last.state == WithdrawalState::Begun);
+        if let Some(begun) = begun.filter(|_| !ask.is_its_own()) {
             return self.finish(begun, self.wallet().timeout()).await;
         }
         if ask.amount.is_none() && holder.open_reservations > 0 {
@@ -80,7 +84,7 @@ impl<L: Ledger> Till<L> {
         }
         let Some((mint, unit, _)) = self.source_that_holds(payable).await else {
             // Another gateway may have booked this very refund since, and emptied the pool.
-            let id = WithdrawalId::nth(account, holder.withdrawals);
+            let id = ask.id(account, &holder);
             let begun = self.ledger().withdrawal(account.clone(), id).await;
             if let Some(begun) = begun.map_err(unanswered)? {
                 return self.finish(&begun, self.wallet().timeout()).await;
@@ -103,7 +107,7 @@ impl<L: Ledger> Till<L> {
             Some(amount) => Amount::Exactly(amount),
             None => Amount::Everything { unit: unit.size },
         };
-        let id = WithdrawalId::nth(account, holder.withdrawals);
+        let id = ask.id(account, holder);
         let account = account.clone();
         let begin = WithdrawalAsk { id, account, amount, mint, unit: unit.name };
         let begun = self.ledger().withdraw_begin(begin).await.map_err(unanswered)?;
@@ -135,11 +139,23 @@ impl<L: Ledger> Till<L> {
             crash::point(Step::WithdrawCommitted);
         }
         Ok(Refunded {
+            id: withdrawal.id.clone(),
             cashu_token,
             amount: withdrawal.amount,
             mint: withdrawal.mint.clone(),
             unit: withdrawal.unit.clone(),
         })
+    }
+
+    /// What this very request has booked before.
+    async fn made_once(
+        &self,
+        account: &AccountId,
+        ask: &RefundAsk,
+    ) -> Result<Option<Withdrawal>, RefundRefused> {
+        let Some(id) = ask.once.clone() else { return Ok(None) };
+        let made = self.ledger().withdrawal(account.clone(), id).await.map_err(unanswered)?;
+        Ok(made.filter(|made| made.state != WithdrawalState::Reverted))
     }
 
     async fn last_withdrawal(
@@ -163,7 +179,7 @@ impl<L: Ledger> Till<L> {
         let last = last.filter(|last| last.state == WithdrawalState::Committed);
         match (ask.amount, last) {
             (None, Some(last)) => self.finish(last, Duration::ZERO).await,
-            (Some(amount), Some(last)) if last.amount == amount => {
+            (Some(amount), Some(last)) if last.amount == amount && !ask.is_its_own() => {
                 self.finish(last, Duration::ZERO).await
             }
             _ if available == Msat::ZERO => Err(RefundRefused::NothingToRefund),
@@ -216,6 +232,17 @@ impl<L: Ledger> Till<L> {
             }
         }
         None
+    }
+}
+
+impl RefundAsk {
+    fn id(&self, account: &AccountId, holder: &Account) -> WithdrawalId {
+        self.once.clone().unwrap_or_else(|| WithdrawalId::nth(account, holder.withdrawals))
+    }
+
+    /// An exact amount under a key of its own: another refund of as much is not this one.
+    fn is_its_own(&self) -> bool {
+        self.once.is_some() && self.amount.is_some()
     }
 }
 

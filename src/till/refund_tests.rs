@@ -53,10 +53,11 @@ async fn what_cannot_be_refunded_is_refused_by_its_reason(over: Over) {
     let available = sat(2);
     let refused = bench.refund_sats(&account, 3).await;
     assert_eq!(refused, Err(RefundRefused::Insufficient { available }));
-    let elsewhere = RefundAsk { amount: None, mint: Some("https://mint.example".to_owned()) };
+    let elsewhere =
+        RefundAsk { amount: None, mint: Some("https://mint.example".to_owned()), once: None };
     let refused = bench.till.refund(account.clone(), elsewhere).await;
     assert_eq!(refused, Err(RefundRefused::MintNotAccepted));
-    let half = RefundAsk { amount: Msat::new(1_500), mint: None };
+    let half = RefundAsk { amount: Msat::new(1_500), mint: None, once: None };
     let refused = bench.till.refund(account.clone(), half).await;
     assert_eq!(refused, Err(RefundRefused::TooSmall { available }), "half a sat");
     bench.spend(&account, Msat::new(1_500).unwrap()).await;
@@ -138,7 +139,7 @@ async fn an_exchange_that_hangs_is_finished_by_the_next_process(over: Over) {
     let account = uncomposable(&bench).await;
     bench.mint.hold_swaps(true);
     let (till, asking) = (bench.till.clone(), account.clone());
-    let ask = RefundAsk { amount: Some(sat(3)), mint: None };
+    let ask = RefundAsk { amount: Some(sat(3)), mint: None, once: None };
     let mut hanging = JoinSet::new();
     hanging.spawn(async move { till.refund(asking, ask).await });
     bench.mint.await_swaps(2).await;

@@ -129,7 +129,7 @@ impl Bench {
         account: &AccountId,
         amount: u64,
     ) -> Result<Refunded, RefundRefused> {
-        let ask = RefundAsk { amount: Some(sat(amount)), mint: None };
+        let ask = RefundAsk { amount: Some(sat(amount)), mint: None, once: None };
         self.till.refund(account.clone(), ask).await
     }
 
@@ -141,6 +141,7 @@ impl Bench {
             tokens: 0,
             lifetime: Duration::from_secs(60),
             limits: Limits::NONE,
+            once: None,
         };
         let ledger = self.till.ledger();
         let admitted = ledger.admit(admission).await.unwrap().unwrap();

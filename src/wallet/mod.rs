@@ -313,11 +313,13 @@ impl Wallet {
         runtime.expect("it is taken out only when the last handle is dropped").handle()
     }
 
-    fn db(&self) -> &Db {
+    /// The database, for what is kept beside the ecash.
+    pub(crate) fn db(&self) -> &Db {
         &self.0.db
     }
 
-    fn gateway(&self) -> &str {
+    /// The name of this process, which no other one ever has.
+    pub(crate) fn gateway(&self) -> &str {
         &self.0.gateway
     }
 
@@ -327,6 +329,12 @@ impl Wallet {
     async fn counters(&self, keyset: Id, count: usize) -> Result<u32, StoreError> {
         let take = move |tx: &mut Tx<'_>| take_counters(tx, keyset, count);
         self.db().write(Durability::Process, take).await
+    }
+
+    /// A secret of this wallet's seed, the same in all gateways that share it, for this purpose
+    /// alone.
+    pub(crate) fn sealing_key(&self, purpose: &str) -> [u8; 32] {
+        self.seed().sealing_key(purpose)
     }
 
     fn seed(&self) -> &Seed {

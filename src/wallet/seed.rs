@@ -116,6 +116,15 @@ impl Seed {
             .map_err(|error| WalletError::Crypto(error.to_string()))
     }
 
+    /// A key for what is kept in the database for others and must not be read there: another one
+    /// for each purpose.
+    pub(super) fn sealing_key(&self, purpose: &str) -> [u8; 32] {
+        let mut hasher = Sha256::new_with_prefix(b"nutgate sealing key:");
+        hasher.update(self.0);
+        hasher.update(purpose);
+        hasher.finalize().into()
+    }
+
     /// By which the mint knows this proof without seeing its secret.
     pub(super) fn y(&self, keyset: Id, counter: u32) -> Result<PublicKey, WalletError> {
         let secret = self.secret(keyset, counter)?;

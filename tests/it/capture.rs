@@ -11,8 +11,10 @@
 //!   that was reserved. An input that was said on the way is charged as said.
 //! * With `abort: cancel`, a client that leaves an open stream is charged so for what had passed
 //!   the gateway: no less than the client has seen, no more than the upstream has written.
-//! * An answer that is held (a document, or anything paid by `X-Cashu`) costs nothing if nobody
-//!   gets it: it broke off, or its client left and it was not drained.
+//! * An answer that is held (a document, or anything paid by `X-Cashu`) costs nothing if it broke
+//!   off. With `abort: cancel`, a client that left it, or that left before its stream had a word,
+//!   pays for the input that an upstream was at work on: by `estimate` the body, by `floor` none,
+//!   by `ceiling` all that was reserved.
 //! * Who produced nothing is paid nothing.
 //!
 //! A short mix here; `make chaos` asks for the full one.

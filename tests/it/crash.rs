@@ -233,6 +233,9 @@ fn recovered(step: Step) -> &'static [Step] {
         | Step::Delivered => &[],
         Step::MeltRecorded | Step::MeltPaid => unreachable!("no mint here is foreign"),
         Step::Opened => unreachable!("no token without terms gets there; see terms.rs"),
+        Step::AnswerKept | Step::Claimed | Step::Executed => {
+            unreachable!("only with an Idempotency-Key; see idempotency.rs")
+        }
         Step::QuoteRecorded | Step::QuoteOffered | Step::QuotePaid | Step::QuoteSigned => {
             unreachable!("no token gets there; see lightning.rs")
         }

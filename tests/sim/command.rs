@@ -1,7 +1,8 @@
 //! What a simulation can do to a ledger, as data, and what a ledger answers to it.
 
 use nutgate::clock::UnixMs;
-use nutgate::ids::{AccountId, ReservationId, WithdrawalId};
+use nutgate::ids::{AccountId, AttemptId, OnceId, ReservationId, WithdrawalId};
+use nutgate::ledger::once::{Claim, Claimed, Keep};
 use nutgate::ledger::terms::Standing;
 use nutgate::ledger::{
     Account, Admission, Amendment, Children, Cursor, Denial, Denied, Deposit, Family, Ledger,
@@ -44,6 +45,10 @@ pub(crate) enum Command {
     Account(AccountId),
     Family(AccountId),
     History(AccountId, Option<Cursor>, u32),
+    Claim(Claim),
+    Keep(Keep),
+    Forget(AccountId, OnceId, AttemptId),
+    Kept(AccountId, OnceId),
 }
 
 /// What a process needs to remember of a reservation to end it.
@@ -70,6 +75,9 @@ pub(crate) enum Answer {
     /// Sorted.
     Withdrawals(Vec<Withdrawal>),
     Page(Page),
+    Claimed(Claimed),
+    Keeps(bool),
+    Kept(Option<Vec<u8>>),
     Done,
     /// Why is each backend's own.
     Unavailable,
@@ -125,6 +133,13 @@ impl Command {
             }
             Self::Account(id) => Answer::Account(ledger.account(id).await?),
             Self::Family(id) => Answer::Family(Box::new(ledger.family(id).await?)),
+            Self::Claim(claim) => Answer::Claimed(ledger.claim(claim).await?),
+            Self::Keep(keep) => Answer::Keeps(ledger.keep(keep).await?),
+            Self::Forget(account, once, attempt) => {
+                ledger.forget(account, once, attempt).await?;
+                Answer::Done
+            }
+            Self::Kept(account, once) => Answer::Kept(ledger.kept(account, once).await?),
             Self::History(id, before, limit) => {
                 Answer::Page(ledger.history(id, before, limit).await?)
             }

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nutgate::clock::{Clock, UnixMs};
-use nutgate::ids::{AccountId, DepositId, ReservationId, WithdrawalId};
+use nutgate::ids::{AccountId, AttemptId, DepositId, OnceId, ReservationId, WithdrawalId};
 use nutgate::ledger::book::{Book, Held};
+use nutgate::ledger::once::{Claim, Claimed, Keep};
 use nutgate::ledger::{
     Account, Admission, Admitted, Amendment, Children, Cursor, Denial, Denied, Deposit, End,
     Family, Ledger, Live, NotOpened, Opening, Page, Receipt, Renewal, Reservation, Unavailable,
@@ -233,6 +234,28 @@ impl Ledger for Oracle {
         let pages = self.pages();
         let known = pages.withdrawals.iter().filter_map(|id| pages.book.withdrawal(id));
         Ok(known.filter(|known| known.state == WithdrawalState::Begun).cloned().collect())
+    }
+
+    async fn claim(&self, claim: Claim) -> Result<Claimed, Unavailable> {
+        Ok(self.pages().book.claim(&claim, self.clock.now()))
+    }
+
+    async fn keep(&self, keep: Keep) -> Result<bool, Unavailable> {
+        Ok(self.pages().book.keep(&keep, self.clock.now()))
+    }
+
+    async fn forget(
+        &self,
+        _: AccountId,
+        once: OnceId,
+        attempt: AttemptId,
+    ) -> Result<(), Unavailable> {
+        self.pages().book.forget(&once, &attempt);
+        Ok(())
+    }
+
+    async fn kept(&self, _: AccountId, once: OnceId) -> Result<Option<Vec<u8>>, Unavailable> {
+        Ok(self.pages().book.kept(&once, self.clock.now()))
     }
 
     async fn account(&self, account: AccountId) -> Result<Option<Account>, Unavailable> {

@@ -1,5 +1,9 @@
 //! Bugs put into the ledger on purpose. A simulation that does not see them proves nothing.
 
+mod embedded;
+
+pub(crate) use embedded::IN_EMBEDDED;
+
 /// A bug in the scripts of the Redis ledger.
 pub(crate) struct Bug {
     /// What goes wrong, for whom.
@@ -102,67 +106,67 @@ pub(crate) const IN_REDIS: &[Bug] = &[
     },
     Bug {
         what: "a repeated admission reserves again",
-        file: "admit.v2.lua",
+        file: "admit.v3.lua",
         edits: &[("if known.ac then return", "if false then return")],
     },
     Bug {
         what: "a repeated admission revives what has ended",
-        file: "admit.v2.lua",
+        file: "admit.v3.lua",
         edits: &[("if known.how then return {'ended'} end", "")],
     },
     Bug {
         what: "more is reserved than there is",
-        file: "admit.v2.lua",
+        file: "admit.v3.lua",
         edits: &[("if available < 0 then", "if available < -500 then")],
     },
     Bug {
         what: "an expired key goes on paying",
-        file: "admit.v2.lua",
+        file: "admit.v3.lua",
         edits: &[("num(key.ex) <= now", "num(key.ex) + MINUTE <= now")],
     },
     Bug {
         what: "one request too many at once",
-        file: "admit.v2.lua",
+        file: "admit.v3.lua",
         edits: &[("num(key.ko) >= concurrent", "num(key.ko) > concurrent")],
     },
     Bug {
         what: "one request too many in a minute",
-        file: "admit.v2.lua",
+        file: "admit.v3.lua",
         edits: &[("count >= requests", "count > requests")],
     },
     Bug {
         what: "tokens of open requests do not count against the hour",
-        file: "admit.v2.lua",
+        file: "admit.v3.lua",
         edits: &[("used + tokens > most", "used - num(key.kt) + tokens > most")],
     },
     Bug {
         what: "a client is told that it may make one request more than it may",
-        file: "admit.v2.lua",
+        file: "admit.v3.lua",
         edits: &[("requests, math.max(0, requests - count)", "requests, requests - count + 1")],
     },
     Bug {
         what: "a client is told that tokens are left which its open requests hold",
-        file: "admit.v2.lua",
+        file: "admit.v3.lua",
         edits: &[("math.max(0, most - used)", "math.max(0, most - used + num(key.kt))")],
     },
     Bug {
         what: "fewer than no tokens are left",
-        file: "admit.v2.lua",
+        file: "admit.v3.lua",
         edits: &[("math.max(0, most - used)", "most - used")],
     },
     Bug {
         what: "a client is told that a minute begins with each request",
-        file: "admit.v2.lua",
+        file: "admit.v3.lua",
         edits: &[("requests - count), start + MINUTE - now", "requests - count), MINUTE")],
     },
     Bug {
         what: "a reservation has no deadline",
-        file: "admit.v2.lua",
+        file: "admit.v3.lua",
         edits: &[("redis.call('ZADD', KEYS[3], now + tonumber(ARGV[7]), ARGV[3])", "")],
     },
     Bug {
         what: "a cap starts its period again when the clock goes back",
-        file: "admit.v2.lua",
+        file: "admit.v3.lua",
         edits: &[("if current > num(key.kp) then", "if current ~= num(key.kp) then")],
     },
     Bug {
@@ -353,53 +357,92 @@ pub(crate) const IN_REDIS: &[Bug] = &[
         file: "history.v2.lua",
         edits: &[("until #some == 0 or #found == 2 * most", "until true")],
     },
-];
-
-/// Bugs in what the embedded ledger writes: what, and a trigger that undoes a write. The ledger
-/// goes on from memory until it crashes.
-pub(crate) const IN_EMBEDDED: &[(&str, &str)] = &[
-    (
-        "a deposit is credited and not written down",
-        "CREATE TRIGGER IF NOT EXISTS bug AFTER INSERT ON deposits BEGIN DELETE FROM deposits WHERE id = NEW.id; END",
-    ),
-    (
-        "an end is not written down",
-        "CREATE TRIGGER IF NOT EXISTS bug AFTER UPDATE ON reservations WHEN NEW.how IS NOT NULL
-         BEGIN UPDATE reservations SET how = NULL WHERE id = NEW.id; END",
-    ),
-    (
-        "a receipt names less than was spent",
-        "CREATE TRIGGER IF NOT EXISTS bug AFTER UPDATE ON reservations WHEN NEW.spent > 0
-         BEGIN UPDATE reservations SET spent = spent - 1 WHERE id = NEW.id; END",
-    ),
-    (
-        "what has accrued is not written down",
-        "CREATE TRIGGER IF NOT EXISTS bug AFTER UPDATE ON reservations WHEN NEW.accrued > 0
-         BEGIN UPDATE reservations SET accrued = 0 WHERE id = NEW.id; END",
-    ),
-    (
-        "a withdrawal is not ended on disk",
-        "CREATE TRIGGER IF NOT EXISTS bug AFTER UPDATE ON withdrawals WHEN NEW.state = 'committed'
-         BEGIN UPDATE withdrawals SET state = 'begun' WHERE id = NEW.id; END",
-    ),
-    (
-        "what ended is missing in the history",
-        "CREATE TRIGGER IF NOT EXISTS bug AFTER UPDATE ON reservations WHEN NEW.nth > 0
-         BEGIN UPDATE reservations SET nth = 0 WHERE id = NEW.id; END",
-    ),
-    (
-        "a history is counted anew with the process",
-        "CREATE TRIGGER IF NOT EXISTS bug AFTER INSERT ON accounts WHEN NEW.entries > 0
-         BEGIN UPDATE accounts SET entries = 0 WHERE id = NEW.id; END",
-    ),
-    (
-        "a child belongs to nobody when the process has died",
-        "CREATE TRIGGER IF NOT EXISTS bug AFTER INSERT ON accounts WHEN NEW.parent IS NOT NULL
-         BEGIN UPDATE accounts SET parent = NULL WHERE id = NEW.id; END",
-    ),
-    (
-        "a window is forgotten with the process",
-        "CREATE TRIGGER IF NOT EXISTS bug AFTER INSERT ON accounts WHEN NEW.requests_count > 0
-         BEGIN UPDATE accounts SET requests_count = 0 WHERE id = NEW.id; END",
-    ),
+    Bug {
+        what: "a request that is repeated at once is made twice",
+        file: "admit.v3.lua",
+        edits: &[("if first.ac and not first.how then", "if false then")],
+    },
+    Bug {
+        what: "a request that was served is made again",
+        file: "admit.v3.lua",
+        edits: &[("elseif first.how == 'settled' or num(first.sp) > 0 then", "elseif false then")],
+    },
+    Bug {
+        what: "a request that expired and was charged is made again",
+        file: "admit.v3.lua",
+        edits: &[("first.how == 'settled' or num(first.sp) > 0", "first.how == 'settled'")],
+    },
+    Bug {
+        what: "a request that came to nothing can never be made again",
+        file: "admit.v3.lua",
+        edits: &[("first.how == 'settled' or num(first.sp) > 0", "first.how")],
+    },
+    Bug {
+        what: "another request gets the answer of the first",
+        file: "admit.v3.lua",
+        edits: &[("before.fp == ARGV[11] and met or 'reused'", "met")],
+    },
+    Bug {
+        what: "nothing is remembered of a request",
+        file: "admit.v3.lua",
+        edits: &[("if KEYS[4] then remember(", "if false then remember(")],
+    },
+    Bug {
+        what: "a request keeps the answer of the one that it took the place of",
+        file: "once.lua",
+        edits: &[("redis.call('DEL', key)", "")],
+    },
+    Bug {
+        what: "a key is remembered for ever",
+        file: "once.lua",
+        edits: &[("if num(known.un) > now then", "if known.un then")],
+    },
+    Bug {
+        what: "a call is executed by two at once",
+        file: "claim.v1.lua",
+        edits: &[("if num(known.ls) > now and", "if false and")],
+    },
+    Bug {
+        what: "a call is executed again although it has its answer",
+        file: "claim.v1.lua",
+        edits: &[("if answer then", "if false then")],
+    },
+    Bug {
+        what: "a call that is executed again makes something else",
+        file: "claim.v1.lua",
+        edits: &[("first = known.fi", "first = ARGV[3]")],
+    },
+    Bug {
+        what: "an account has more claimed than it may",
+        file: "claim.v1.lua",
+        edits: &[("if bytes + ONCE_BYTES > tonumber(ARGV[5])", "if bytes > tonumber(ARGV[5])")],
+    },
+    Bug {
+        what: "an account has more kept than it may",
+        file: "keep.v1.lua",
+        edits: &[("bytes + #ARGV[4] + ONCE_BYTES", "bytes + ONCE_BYTES")],
+    },
+    Bug {
+        what: "one that was taken for dead answers for its successor",
+        file: "keep.v1.lua",
+        edits: &[(
+            "if remembered(KEYS[1], now).at ~= ARGV[2] then",
+            "if not remembered(KEYS[1], now).at then",
+        )],
+    },
+    Bug {
+        what: "an answer that was kept is replaced",
+        file: "keep.v1.lua",
+        edits: &[("if redis.call('HEXISTS', KEYS[1], 'an') == 1 then return {1} end", "")],
+    },
+    Bug {
+        what: "one that was taken for dead frees the key of its successor",
+        file: "forget.v1.lua",
+        edits: &[("if known.at == ARGV[1] and not known.an then", "if not known.an then")],
+    },
+    Bug {
+        what: "an answer that was kept is forgotten",
+        file: "forget.v1.lua",
+        edits: &[("known.at == ARGV[1] and not known.an", "known.at == ARGV[1]")],
+    },
 ];

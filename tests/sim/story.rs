@@ -3,10 +3,13 @@
 //! Balances, caps and limits are small, so that most of them are met; ids come again often, also
 //! long after; the clock goes forwards, far forwards and back.
 
+mod once;
+
 use std::time::Duration;
 
 use nutgate::clock::{Clock, UnixMs};
 use nutgate::ids::{AccountId, DepositId, ReservationId, WithdrawalId};
+use nutgate::ledger::once::Claim;
 use nutgate::ledger::terms::{Cap, Limits, Reset, Terms};
 use nutgate::ledger::{
     Admission, Amendment, Amount, Change, Children, Cursor, Deposit, Opening, Record, Renewal,
@@ -61,6 +64,7 @@ struct Teller {
     asks: Vec<Admission>,
     deposits: Vec<Deposit>,
     withdrawals: Vec<WithdrawalAsk>,
+    claims: Vec<Claim>,
 }
 
 type Throw = fn(&mut Teller, &Oracle) -> Option<Command>;
@@ -85,6 +89,7 @@ impl Teller {
             asks: Vec::new(),
             deposits: Vec::new(),
             withdrawals: Vec::new(),
+            claims: Vec::new(),
         }
     }
 
@@ -200,17 +205,25 @@ impl Teller {
         let again = self.dice.percent(15).then(|| recent(&mut self.dice, &self.asks).cloned());
         let ask = match again.flatten() {
             Some(again) => again,
-            None => Admission {
-                reservation: ReservationId::stored(format!("reservation-{:04}", self.asks.len())),
-                account: self.somebody(50)?,
-                ceiling: self.amount(1_200),
-                tokens: self.dice.below(400),
-                lifetime: self.lifetime(),
-                limits: self.limits(),
-            },
+            None => {
+                let account = self.somebody(50)?;
+                Admission {
+                    reservation: self.reservation(),
+                    ceiling: self.amount(1_200),
+                    tokens: self.dice.below(400),
+                    lifetime: self.lifetime(),
+                    limits: self.limits(),
+                    once: self.maybe_once_of(&account),
+                    account,
+                }
+            }
         };
         self.asks.push(ask.clone());
         Some(Command::Admit(ask))
+    }
+
+    fn reservation(&self) -> ReservationId {
+        ReservationId::stored(format!("reservation-{:04}", self.asks.len()))
     }
 
     fn limits(&mut self) -> Limits {
@@ -395,7 +408,7 @@ fn msat(amount: u64) -> Msat {
 const BEGINNING: [(u64, Throw); 3] =
     [(2, Teller::open), (3, Teller::open_children), (5, Teller::deposit)];
 // Expiring, and looking for what was begun, ask every shard of a fleet's ledger: few of them.
-const THROWS: [(u64, Throw); 18] = [
+const THROWS: [(u64, Throw); 22] = [
     (9, Teller::open),
     (21, Teller::open_children),
     (12, Teller::amend),
@@ -414,6 +427,10 @@ const THROWS: [(u64, Throw); 18] = [
     (34, Teller::look_at_account),
     (20, Teller::look_at_family),
     (20, Teller::look_at_history),
+    (60, Teller::claim),
+    (60, Teller::keep),
+    (15, Teller::forget),
+    (15, Teller::look_at_kept),
 ];
 
 const HOUR_MS: u64 = 3_600_000;

@@ -7,6 +7,7 @@
 mod read;
 mod repository;
 mod rules;
+mod wire;
 
 use read::{after, functions, is_word, links, quoted_paths, section, until};
 use repository::{File, files, parts, reached, root, text_of};

@@ -87,7 +87,8 @@ pub struct Delivered {
 pub enum Usage {
     /// The upstream reported totals, and delivered no text after them.
     Reported(Counts),
-    /// Something was delivered, and there are no totals for all of it.
+    /// Something was delivered, or an upstream was left at work, and there are no totals for all
+    /// of it.
     Partial {
         delivered: Delivered,
         /// What is certain all the same. Of every unit no more than was used; an input that is not

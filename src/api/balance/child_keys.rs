@@ -7,15 +7,20 @@
 //! by its id, the hash that its account is named by, which opens nothing.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::{Extension, Path, State};
 use http::HeaderMap;
 use lua_free_filters::{Credential, credential};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserializer, Error, Unexpected, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{account_of, bearer, unavailable};
+use super::{PREFIXES, account_of, bearer, unavailable};
 use crate::api::input::Input;
+use crate::api::once::Executed;
+use crate::api::openapi::{
+    CHILD_NAMED, CHILDREN_MADE, FIELDS, KEY, Operation, PARENT, Payers, REDEEMED, Tag,
+};
 use crate::api::terms::{ResetName, reset_name, terms_of};
 use crate::api::{ApiState, Refused};
 use crate::clock::UnixMs;
@@ -25,15 +30,51 @@ use crate::ledger::terms::Terms;
 use crate::ledger::{Account, Amendment, Change, Children, Ledger, NotOpened};
 use crate::money::Msat;
 
-#[derive(Deserialize)]
+pub(super) fn operations() -> Vec<Operation> {
+    let of_parent = |operation: Operation| {
+        operation
+            .tag(Tag::ChildKeys)
+            .paid_by(Payers::Bearer)
+            .refuses(&[FIELDS, KEY, REDEEMED, PARENT])
+    };
+    vec![
+        of_parent(Operation::post("/v1/balance/child-key", "createChildKeys"))
+            .says("Make child keys", "Each is shown once, here; from then on it goes by its id.")
+            .also_at(&PREFIXES, "/child-key")
+            .once()
+            .json::<Asked>()
+            .answers::<Made>("The keys.")
+            .refuses(&[CHILDREN_MADE]),
+        of_parent(Operation::post("/v1/balance/child-key/reset", "resetChildKey"))
+            .says("Forget what a child has spent under its limit", "")
+            .also_at(&PREFIXES, "/child-key/reset")
+            .once()
+            .json_or_query::<Which>()
+            .answers::<ChildKey>("The child.")
+            .refuses(&[CHILD_NAMED]),
+        of_parent(Operation::delete("/v1/balance/child-key/{id}", "revokeChildKey"))
+            .says("End a child key", "")
+            .also_at(&PREFIXES, "/child-key/{id}")
+            .id_in_path("id", "The child's id.")
+            .answers::<Revoked>("It has ended.")
+            .refuses(&[CHILD_NAMED]),
+    ]
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "ChildKeysRequest")]
 pub(super) struct Asked {
+    #[schemars(required)]
     count: Option<Count>,
+    /// What each may spend.
     balance_limit: Option<Msat>,
     balance_limit_reset: Option<ResetName>,
+    /// Epoch seconds.
     validity_date: Option<u64>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ChildKeys")]
 pub(super) struct Made {
     api_keys: Vec<String>,
     count: usize,
@@ -45,6 +86,7 @@ pub(super) struct Made {
 
 pub(super) async fn create<L: Ledger>(
     State(api): State<ApiState<L>>,
+    once: Option<Extension<Executed>>,
     headers: HeaderMap,
     asked: Result<Input<Asked>, Refused>,
 ) -> Result<Json<Made>, Refused> {
@@ -56,7 +98,11 @@ pub(super) async fn create<L: Ledger>(
     let terms = terms_of(asked.balance_limit, asked.balance_limit_reset, asked.validity_date)?;
     let terms = within_parents(terms, &parent)?;
     let id = shown.key().account();
-    let keys: Result<Vec<ApiKey>, _> = (0..count).map(|_| ApiKey::fresh_beside(&id)).collect();
+    let key = |nth| match &once {
+        Some(Extension(once)) => once.child_key(&id, nth),
+        None => ApiKey::fresh_beside(&id),
+    };
+    let keys: Result<Vec<ApiKey>, _> = (0..count).map(key).collect();
     let keys = keys.map_err(|why| {
         log::error!("no random bits: {why}");
         Refusal::internal()
@@ -76,7 +122,8 @@ pub(super) async fn create<L: Ledger>(
 }
 
 /// Which child: by its id, or by its key, which a client that kept it may show instead.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "ChildKeyNamed")]
 pub(super) struct Which {
     id: Option<String>,
     child_key: Option<String>,
@@ -95,7 +142,8 @@ pub(super) async fn reset<L: Ledger>(
     Ok(Json(ChildKey::of(&id, &child)))
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ChildKeyRevoked")]
 pub(super) struct Revoked {
     id: String,
     deleted: bool,
@@ -112,7 +160,7 @@ pub(super) async fn revoke<L: Ledger>(
 }
 
 /// A child as its parent sees it.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(super) struct ChildKey {
     id: String,
     total_requests: u64,
@@ -121,6 +169,7 @@ pub(super) struct ChildKey {
     balance_limit: Option<Msat>,
     /// What of the limit is left now.
     balance_limit_left: Option<Msat>,
+    #[schemars(with = "Option<ResetName>")]
     balance_limit_reset: Option<&'static str>,
     validity_date: Option<u64>,
 }
@@ -230,6 +279,20 @@ struct Count(u64);
 impl<'de> Deserialize<'de> for Count {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_u64(CountVisitor)
+    }
+}
+
+impl JsonSchema for Count {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Count".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "integer", "minimum": 1, "maximum": COUNT_MAX })
     }
 }
 

@@ -4,24 +4,41 @@
 use axum::Json;
 use axum::extract::State;
 use http::HeaderMap;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserializer, Error, Unexpected, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{account_of, bearer, unavailable};
+use super::{PREFIXES, account_of, bearer, unavailable};
 use crate::api::input::Input;
+use crate::api::openapi::{FIELDS, KEY, Operation, Payers, REDEEMED, Tag};
 use crate::api::{ApiState, Refused};
 use crate::ledger::{Cursor, Entry, HISTORY_PAGE_MAX, Ledger, Record, UsageSource, What};
 use crate::money::Msat;
 
-#[derive(Debug, Deserialize)]
+pub(super) fn operation() -> Operation {
+    Operation::get("/v1/balance/history", "history")
+        .tag(Tag::Balance)
+        .says("What came in, what left, and what every request cost", "The newest first.")
+        .also_at(&PREFIXES, "/history")
+        .paid_by(Payers::Bearer)
+        .query::<Asked>()
+        .answers::<Listed>("A page.")
+        .refuses(&[FIELDS, KEY, REDEEMED])
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "HistoryRequest")]
 pub(super) struct Asked {
     limit: Option<Limit>,
+    /// The `next_cursor` of the page before.
     #[serde(default, deserialize_with = "cursor")]
+    #[schemars(with = "Option<String>")]
     cursor: Option<Cursor>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "History")]
 pub(super) struct Listed {
     object: &'static str,
     data: Vec<Shown>,
@@ -31,8 +48,9 @@ pub(super) struct Listed {
 }
 
 /// One entry. Times are in seconds since 1970, amounts in msat.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
+#[schemars(rename = "HistoryEntry")]
 enum Shown {
     Deposit {
         id: String,
@@ -53,6 +71,7 @@ enum Shown {
         route: Option<String>,
         model: Option<String>,
         how: &'static str,
+        #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
         usage: Box<RawValue>,
         usage_source: Option<&'static str>,
         reserved_msats: Msat,
@@ -126,6 +145,20 @@ struct Limit(u32);
 impl<'de> Deserialize<'de> for Limit {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_str(LimitVisitor)
+    }
+}
+
+impl JsonSchema for Limit {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Limit".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "integer", "minimum": 1, "maximum": HISTORY_PAGE_MAX })
     }
 }
 

@@ -4,11 +4,13 @@
 use axum::Json;
 use axum::extract::State;
 use http::HeaderMap;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::child_keys::ChildKey;
-use super::{account_of, bearer, unavailable, valid};
-use crate::api::terms::reset_name;
+use super::{PREFIXES, account_of, bearer, unavailable, valid};
+use crate::api::openapi::{KEY, Operation, Payers, REDEEMED, Tag};
+use crate::api::terms::{ResetName, reset_name};
 use crate::api::{ApiState, Refused};
 use crate::clock::UnixMs;
 use crate::error::Refusal;
@@ -16,9 +18,22 @@ use crate::ids::{AccountId, ApiKey};
 use crate::ledger::{Account, Family, Ledger};
 use crate::money::Msat;
 
+pub(super) fn operation() -> Operation {
+    Operation::get("/v1/balance/info", "balance")
+        .tag(Tag::Balance)
+        .says("What a key has", "")
+        .also_at(&PREFIXES, "/info")
+        .also_at(&PREFIXES, "")
+        .also_at(&PREFIXES, "/")
+        .paid_by(Payers::Bearer)
+        .answers::<Info>("The account of the key, or what a child may spend of it.")
+        .refuses(&[KEY, REDEEMED])
+}
+
 /// A child is shown what it may spend and what went through it, and of its parent no more than
 /// the beginning of an id.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Balance", description = "Amounts in msat.")]
 pub(super) struct Info {
     api_key: String,
     balance: Msat,
@@ -29,6 +44,7 @@ pub(super) struct Info {
     total_requests: u64,
     total_spent: Msat,
     balance_limit: Option<Msat>,
+    #[schemars(with = "Option<ResetName>")]
     balance_limit_reset: Option<&'static str>,
     validity_date: Option<u64>,
     #[serde(skip_serializing_if = "Vec::is_empty")]

@@ -12,12 +12,14 @@ mod swap;
 mod topup;
 
 use axum::Router;
+use axum::middleware::from_fn_with_state;
 use axum::routing::{delete, get, post};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName};
 use lua_free_filters::{Credential, CredentialRefusal, credential};
 
-use super::{ApiState, X_CASHU, credential_refusal, standing};
+use super::openapi::Operation;
+use super::{ApiState, X_CASHU, credential_refusal, once, standing};
 use crate::clock::UnixMs;
 use crate::error::Refusal;
 use crate::ids::{AccountId, ApiKey};
@@ -48,10 +50,20 @@ pub(super) fn routes<L: Ledger>(state: ApiState<L>) -> Router {
                 .route(&format!("{prefix}/child-key/reset"), post(child_keys::reset::<L>))
                 .route(&format!("{prefix}/child-key/{{id}}"), delete(child_keys::revoke::<L>))
         })
+        .route_layer(from_fn_with_state(state.clone(), once::once::<L>))
         .with_state(state)
 }
 
-const PREFIXES: [&str; 4] = ["/v1/balance", "/v1/wallet", "/balance", "/wallet"];
+pub(super) const PREFIXES: [&str; 4] = ["/v1/balance", "/v1/wallet", "/balance", "/wallet"];
+pub(super) fn operations() -> Vec<Operation> {
+    let mut all = Vec::from(create::operations());
+    all.push(info::operation());
+    all.push(history::operation());
+    all.push(topup::operation());
+    all.push(refund::operation());
+    all.extend(child_keys::operations());
+    all
+}
 
 /// What the caller showed, owned, and with it the account that it names.
 pub(super) enum Shown {
@@ -75,7 +87,10 @@ pub(super) fn bearer<L: Ledger>(api: &ApiState<L>, headers: &HeaderMap) -> Resul
     shown(api, Ok(None), text_of(headers, AUTHORIZATION))
 }
 
-fn bearer_or_paid<L: Ledger>(api: &ApiState<L>, headers: &HeaderMap) -> Result<Shown, Refusal> {
+pub(super) fn bearer_or_paid<L: Ledger>(
+    api: &ApiState<L>,
+    headers: &HeaderMap,
+) -> Result<Shown, Refusal> {
     shown(api, text_of(headers, X_CASHU), text_of(headers, AUTHORIZATION))
 }
 
@@ -143,7 +158,7 @@ async fn look_up<L: Ledger>(api: &ApiState<L>, key: &ApiKey) -> Result<Option<Ac
     api.till.ledger().account(key.account()).await.map_err(unavailable)
 }
 
-fn unavailable(why: Unavailable) -> Refusal {
+pub(super) fn unavailable(why: Unavailable) -> Refusal {
     log::error!("{why}");
     Refusal::ledger_unavailable()
 }

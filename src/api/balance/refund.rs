@@ -2,29 +2,54 @@
 //! out; by the `X-Cashu` of an earlier payment it claims the change of that payment. Repeated,
 //! it answers the same token, because an answer with money in it may get lost.
 
+use axum::Extension;
 use axum::Json;
 use axum::extract::State;
 use http::HeaderMap;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::refusals::{pending, refund_not_found, refund_refusal};
-use super::{Shown, bearer_or_paid};
+use super::{PREFIXES, Shown, bearer_or_paid};
 use crate::api::input::{Input, Sats, not_offered};
+use crate::api::once::{Executed, Made};
+use crate::api::openapi::{FIELDS, KEY, Operation, Payers, REFUNDED, Tag};
 use crate::api::{ApiState, Refused, cashu_headers, standing};
 use crate::error::Refusal;
 use crate::ledger::Ledger;
 use crate::till::{RefundAsk, RefundRefused, Refunded};
 
-#[derive(Deserialize)]
+pub(super) fn operation() -> Operation {
+    Operation::post("/v1/balance/refund", "refund")
+        .tag(Tag::Balance)
+        .says("What is left becomes a Cashu token", ABOUT)
+        .also_at(&PREFIXES, "/refund")
+        .paid_by(Payers::BearerOrPaid)
+        .once()
+        .json_if_any::<Asked>()
+        .answers::<Paid>("Ecash. Repeating the request returns the same.")
+        .with(&["X-Cashu", "X-Cashu-Refund"])
+        .refuses(&[FIELDS, KEY, REFUNDED])
+}
+
+const ABOUT: &str = "By key or Cashu bearer it pays out; what is below a sat stays on the account. By \
+    the `X-Cashu` of an earlier request it claims the change of that payment.";
+
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "RefundRequest")]
 pub(super) struct Asked {
+    /// Everything, if it is not given.
     amount_sats: Option<Sats>,
+    /// One of `mints` in `GET /v1/info`.
     mint: Option<String>,
+    #[schemars(skip)]
     lightning_address: Option<Value>,
 }
 
 /// Amounts are strings here, as existing clients read them.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Refunded")]
 pub(super) struct Paid {
     #[serde(rename = "token")]
     cashu_token: String,
@@ -34,21 +59,24 @@ pub(super) struct Paid {
 
 pub(super) async fn refund<L: Ledger>(
     State(api): State<ApiState<L>>,
+    once: Option<Extension<Executed>>,
     headers: HeaderMap,
     asked: Result<Input<Asked>, Refused>,
-) -> Result<(HeaderMap, Json<Paid>), Refused> {
-    paid_back(&api, &headers, asked).await.map_err(Refused::claim)
+) -> Result<(HeaderMap, Extension<Made>, Json<Paid>), Refused> {
+    paid_back(&api, once, &headers, asked).await.map_err(Refused::claim)
 }
 
 async fn paid_back<L: Ledger>(
     api: &ApiState<L>,
+    once: Option<Extension<Executed>>,
     headers: &HeaderMap,
     asked: Result<Input<Asked>, Refused>,
-) -> Result<(HeaderMap, Json<Paid>), Refusal> {
+) -> Result<(HeaderMap, Extension<Made>, Json<Paid>), Refusal> {
     let shown = bearer_or_paid(api, headers)?;
     let Input(asked) = asked.map_err(|refused| refused.refusal)?;
     not_offered("lightning_address", asked.lightning_address.as_ref())?;
-    let ask = RefundAsk { amount: asked.amount_sats.map(|Sats(amount)| amount), mint: asked.mint };
+    let amount = asked.amount_sats.map(|Sats(amount)| amount);
+    let ask = RefundAsk { amount, mint: asked.mint, once: once.map(|Extension(once)| once.refund) };
     let refunded = refunded(api, &shown, ask).await?;
     let text = refunded.cashu_token.reveal().to_owned();
     let head = cashu_headers(&text, api.config.refunds_alias).into_iter().collect();
@@ -57,7 +85,7 @@ async fn paid_back<L: Ledger>(
         sats: refunded.amount.whole_sats().to_string(),
         msats: refunded.amount.get().to_string(),
     };
-    Ok((head, Json(paid)))
+    Ok((head, Extension(Made(refunded.id)), Json(paid)))
 }
 
 async fn refunded<L: Ledger>(

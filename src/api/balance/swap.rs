@@ -1,5 +1,6 @@
 //! What an answer says of ecash that came from a foreign mint over Lightning.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::api::ApiState;
@@ -10,7 +11,7 @@ use crate::till::Swapped;
 /// What the ecash was worth, what that cost, and what is left over at the foreign mint: ecash of
 /// that mint, which is the client's. Both are missing while the foreign mint does not say; the
 /// same request finds them.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(super) struct Swap {
     mint: String,
     value_msats: Msat,

@@ -4,22 +4,40 @@
 use axum::Json;
 use axum::extract::State;
 use http::HeaderMap;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::swap::{Swap, swap_of};
-use super::{account_of, bearer, payer, redeemed_into};
+use super::{PREFIXES, account_of, bearer, payer, redeemed_into};
 use crate::api::input::{Input, cashu_token};
+use crate::api::openapi::{FIELDS, KEY, Operation, Payers, REDEEMED, Tag};
 use crate::api::{ApiState, Refused};
 use crate::ledger::terms::Terms;
 use crate::ledger::{Ledger, Opening};
 use crate::money::Msat;
 
-#[derive(Deserialize)]
+pub(super) fn operation() -> Operation {
+    Operation::post("/v1/balance/topup", "topup")
+        .tag(Tag::Balance)
+        .says("A Cashu token becomes balance of a key", "A child key's parent gets it.")
+        .also_at(&PREFIXES, "/topup")
+        .paid_by(Payers::Bearer)
+        .once()
+        .json_or_query::<Asked>()
+        .answers::<Added>("What was added.")
+        .refuses(&[FIELDS, KEY, REDEEMED])
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "TopupRequest")]
 pub(super) struct Asked {
+    /// A Cashu token, `cashuA…` or `cashuB…`.
+    #[schemars(required, length(min = 1))]
     cashu_token: Option<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ToppedUp")]
 pub(super) struct Added {
     msats: Msat,
     #[serde(skip_serializing_if = "Option::is_none")]

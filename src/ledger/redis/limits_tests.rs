@@ -39,6 +39,7 @@ fn asking(account: &AccountId, limits: Limits) -> Admission {
         tokens: 10,
         lifetime: Duration::from_secs(60),
         limits,
+        once: None,
     }
 }
 

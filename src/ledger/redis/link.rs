@@ -67,7 +67,7 @@ enum Dial {
 pub(super) struct Call<'s> {
     script: &'s Script,
     keys: Vec<String>,
-    args: Vec<String>,
+    args: Vec<Vec<u8>>,
 }
 
 impl<'s> Call<'s> {
@@ -76,7 +76,18 @@ impl<'s> Call<'s> {
     }
 
     pub(super) fn arg(mut self, arg: impl ToString) -> Self {
-        self.args.push(arg.to_string());
+        self.args.push(arg.to_string().into_bytes());
+        self
+    }
+
+    pub(super) fn bytes(mut self, bytes: Vec<u8>) -> Self {
+        self.args.push(bytes);
+        self
+    }
+
+    /// One key more.
+    pub(super) fn key(mut self, key: String) -> Self {
+        self.keys.push(key);
         self
     }
 

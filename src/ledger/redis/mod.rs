@@ -15,6 +15,8 @@
 //! | `ng:{ab}:w:<account>` | the account's withdrawals |
 //! | `ng:{ab}:c:<account>` | the ids of its children that are not revoked |
 //! | `ng:{ab}:h:<account>` | its history, the newest first; as long after the last as it is told |
+//! | `ng:{ab}:o:<once>` | what is remembered under an `Idempotency-Key`, with its answer |
+//! | `ng:{ab}:k:<account>` | how many bytes of answers it has kept lately |
 //! | `ng:{ab}:begun` | withdrawals that are neither committed nor reverted, by when they began |
 //!
 //! **Time** is the server's `TIME`. **An admission whose answer is lost** is handed back by
@@ -26,6 +28,7 @@ mod advice;
 pub mod audit;
 mod durable;
 mod link;
+mod once;
 mod replies;
 mod scripts;
 mod shard;
@@ -46,6 +49,7 @@ use self::link::{Call, Link};
 use self::replies::Parts;
 use self::scripts::{ACCOUNT_FIELDS, HAS_CHILDREN};
 use self::shard::Shard;
+use super::once::{Claim, Claimed, Keep};
 use super::terms::Terms;
 use super::{
     Account, Admission, Admitted, Amendment, Amount, Change, Children, Cursor, Denial, Denied,
@@ -53,7 +57,7 @@ use super::{
     Retention, Unavailable, Unsettled, Withdrawal, WithdrawalAsk, WithdrawalDenied,
 };
 use crate::clock::Clock;
-use crate::ids::{AccountId, WithdrawalId};
+use crate::ids::{AccountId, AttemptId, OnceId, WithdrawalId};
 use crate::money::Msat;
 
 pub use self::scripts::Scripts;
@@ -90,7 +94,7 @@ impl Redis {
         patience: Duration,
         retention: Retention,
     ) -> Result<Self, String> {
-        Self::with(address, patience, Clock::System, Scripts::keeping(retention))
+        Self::with(address, patience, Clock::of_a_fleet(), Scripts::keeping(retention))
     }
 
     /// The same under another clock and with other scripts, for simulations.
@@ -236,6 +240,12 @@ impl Ledger for Redis {
             .arg(ask.limits.requests_per_minute)
             .arg(ask.limits.tokens_per_hour)
             .arg(ask.limits.concurrent);
+        let call = match &ask.once {
+            None => call,
+            Some(once) => {
+                call.key(shard.once(&once.id)).arg(&once.fingerprint).arg(shard.reservations())
+            }
+        };
         let answer = Parts::of(self.0.link.run(&call).await?)?.admission()?;
         Ok(match answer {
             Ok((available, standing)) => Ok(Admitted { reservation, available, standing }),
@@ -403,6 +413,27 @@ impl Ledger for Redis {
         });
         let found: Result<Vec<_>, _> = join_all(found).await.into_iter().collect();
         Ok(found?.into_iter().flatten().collect())
+    }
+
+    async fn claim(&self, claim: Claim) -> Result<Claimed, Unavailable> {
+        self.claim_once(claim).await
+    }
+
+    async fn keep(&self, keep: Keep) -> Result<bool, Unavailable> {
+        self.keep_answer(keep).await
+    }
+
+    async fn forget(
+        &self,
+        account: AccountId,
+        once: OnceId,
+        attempt: AttemptId,
+    ) -> Result<(), Unavailable> {
+        self.forget_once(&account, &once, &attempt).await
+    }
+
+    async fn kept(&self, account: AccountId, once: OnceId) -> Result<Option<Vec<u8>>, Unavailable> {
+        self.kept_answer(&account, &once).await
     }
 
     async fn account(&self, account: AccountId) -> Result<Option<Account>, Unavailable> {

@@ -5,7 +5,8 @@ use std::time::Duration;
 use redis::Value;
 
 use crate::clock::UnixMs;
-use crate::ids::{AccountId, DepositId, ReservationId, WithdrawalId};
+use crate::ids::{AccountId, AttemptId, DepositId, ReservationId, WithdrawalId};
+use crate::ledger::once::Claimed;
 use crate::ledger::terms::{Cap, Reset, Room, Standing, Terms, Usage, Window};
 use crate::ledger::{
     Account, Denial, Denied, Ended, Entry, Family, Limit, Limited, NotOpened, Receipt, Record,
@@ -155,6 +156,9 @@ impl Parts {
                 Denied::Insufficient { available: self.msat()?, account_idle: self.number()? == 1 }
             }
             "ended" => Denied::AlreadyEnded,
+            "flight" => Denied::InFlight,
+            "served" => Denied::Served,
+            "reused" => Denied::Reused,
             _ => return Err(unreadable()),
         }))
     }
@@ -193,6 +197,25 @@ impl Parts {
         }
         children.sort_by(|(one, _), (other, _)| one.cmp(other));
         Ok(account.map(|account| Family { account, parent, children }))
+    }
+
+    /// What comes of a claim.
+    pub(super) fn claimed(mut self) -> Read<Claimed> {
+        Ok(match self.text()?.as_str() {
+            "ours" => Claimed::Ours { first: AttemptId::stored(self.text()?) },
+            "flight" => Claimed::InFlight,
+            "reused" => Claimed::Reused,
+            "answered" => Claimed::Answered(self.bytes()?),
+            "much" => Claimed::TooMuch { retry_after: Duration::from_millis(self.number()?) },
+            _ => return Err(unreadable()),
+        })
+    }
+
+    pub(super) fn bytes(&mut self) -> Read<Vec<u8>> {
+        match self.next()? {
+            Value::BulkString(bytes) => Ok(bytes),
+            _ => Err(unreadable()),
+        }
     }
 
     pub(super) fn receipt(&mut self) -> Read<Receipt> {

@@ -5,6 +5,7 @@
 //! with them. What a script writes has to be readable by both.
 
 use super::RECEIPTS_KEPT;
+use crate::ledger::once::{KEPT_WINDOW, ONCE_BYTES, ONCE_KEPT};
 use crate::ledger::{CHILDREN_MAX, Retention};
 
 /// One script, and the hash that a server which has seen it knows it by.
@@ -38,6 +39,10 @@ pub struct Scripts {
     pub(super) history: Script,
     pub(super) look: Script,
     pub(super) strays: Script,
+    pub(super) claim: Script,
+    pub(super) keep: Script,
+    pub(super) forget: Script,
+    pub(super) kept: Script,
 }
 
 impl Default for Scripts {
@@ -70,13 +75,17 @@ impl Scripts {
             let parts = [common.as_str(), history.as_str(), ending.as_str(), &edit(name, source)];
             Script::new(parts.concat())
         };
+        let once = once_settings() + &edit("once.lua", ONCE);
+        let once = |name, source| {
+            Script::new([common.as_str(), once.as_str(), &edit(name, source)].concat())
+        };
         Self {
             open: plain("open.v2.lua", include_str!("scripts/open.v2.lua")),
             children: plain("children.v1.lua", include_str!("scripts/children.v1.lua")),
             amend: plain("amend.v1.lua", include_str!("scripts/amend.v1.lua")),
             family: plain("family.v1.lua", include_str!("scripts/family.v1.lua")),
             deposit: notes("deposit.v2.lua", include_str!("scripts/deposit.v2.lua")),
-            admit: plain("admit.v2.lua", include_str!("scripts/admit.v2.lua")),
+            admit: once("admit.v3.lua", include_str!("scripts/admit.v3.lua")),
             extend: plain("extend.v1.lua", include_str!("scripts/extend.v1.lua")),
             renew: ends("renew.v2.lua", include_str!("scripts/renew.v2.lua")),
             end: ends("end.v2.lua", include_str!("scripts/end.v2.lua")),
@@ -86,6 +95,10 @@ impl Scripts {
             history: plain("history.v2.lua", include_str!("scripts/history.v2.lua")),
             look: plain("look.v1.lua", include_str!("scripts/look.v1.lua")),
             strays: plain("strays.v1.lua", include_str!("scripts/strays.v1.lua")),
+            claim: once("claim.v1.lua", include_str!("scripts/claim.v1.lua")),
+            keep: once("keep.v1.lua", include_str!("scripts/keep.v1.lua")),
+            forget: once("forget.v1.lua", include_str!("scripts/forget.v1.lua")),
+            kept: once("kept.v1.lua", include_str!("scripts/kept.v1.lua")),
         }
     }
 }
@@ -103,6 +116,12 @@ fn settings(retention: Retention) -> String {
     )
 }
 
+/// What is the same here and in the scripts of requests that are made once.
+fn once_settings() -> String {
+    let (kept, window) = (ONCE_KEPT.as_millis(), KEPT_WINDOW.as_millis());
+    format!("local ONCE_KEPT, KEPT_WINDOW, ONCE_BYTES = {kept}, {window}, {ONCE_BYTES}\n")
+}
+
 /// The fields of an account's hash, in the order in which they are answered and read.
 pub(super) const ACCOUNT_FIELDS: [&str; 27] = [
     "de", "av", "re", "sp", "rf", "sh", "rq", "wd", "op", "hn", "pa", "ex", "ca", "cr", "lr", "lt",
@@ -114,4 +133,5 @@ pub(super) const HAS_CHILDREN: &str = "hc";
 
 const COMMON: &str = include_str!("scripts/common.lua");
 const HISTORY: &str = include_str!("scripts/history.lua");
+const ONCE: &str = include_str!("scripts/once.lua");
 const ENDING: &str = include_str!("scripts/ending.lua");

@@ -1,6 +1,6 @@
 //! The names of the keys, and which of them are in one slot.
 
-use crate::ids::{AccountId, ReservationId};
+use crate::ids::{AccountId, OnceId, ReservationId};
 
 /// The keys that one slot holds together.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +63,14 @@ impl Shard {
 
     pub(super) fn history(&self, id: &AccountId) -> String {
         self.key(&format!("h:{id}"))
+    }
+
+    pub(super) fn once(&self, id: &OnceId) -> String {
+        self.key(&format!("o:{id}"))
+    }
+
+    pub(super) fn kept(&self, id: &AccountId) -> String {
+        self.key(&format!("k:{id}"))
     }
 
     pub(super) fn begun(&self) -> String {

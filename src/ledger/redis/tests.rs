@@ -46,6 +46,7 @@ fn asking(account: &AccountId, ceiling: u64) -> Admission {
         tokens: 1,
         lifetime: MINUTE,
         limits: Limits::NONE,
+        once: None,
     }
 }
 

@@ -37,18 +37,27 @@ impl Due {
 
 /// What is due for this request. `words` are those that an answer is made of.
 pub(super) fn due(plan: &Plan, seen: &Seen, attempts: &[Attempt], words: &[String]) -> Due {
-    let mut served = attempts.iter().filter(|attempt| attempt.produced.status == Some(200));
+    let hung_up_on = seen.left && plan.policy.abort == "cancel";
+    let is_at_work = |attempt: &&Attempt| match attempt.produced.status {
+        None => hung_up_on,
+        Some(status) => status == 200,
+    };
+    let mut served = attempts.iter().filter(is_at_work);
     let Some(Attempt { price, produced }) = served.next() else {
         return Due::Nothing { made: 0 };
     };
     assert!(served.next().is_none(), "produced twice: {plan:?}");
-    if produced.output == 0 {
-        return Due::Nothing { made: 0 };
-    }
     let answer = Came { plan, price: *price, produced, words };
+    if produced.output == 0 {
+        let costs = vec![answer.abandoned()];
+        return if hung_up_on {
+            Due::ByPolicy { costs, made: 0, ahead: 0 }
+        } else {
+            Due::Nothing { made: 0 }
+        };
+    }
     let is_whole = produced.ended == Ended::Complete;
     let made = price.cost(produced.input, produced.output);
-    let hung_up_on = seen.left && plan.policy.abort == "cancel";
     let ahead = if seen.words > 0 { produced.output.saturating_sub(seen.words) } else { 0 };
     match (is_whole && produced.told_usage, hung_up_on) {
         (true, false) => Due::Told(made),
@@ -63,7 +72,7 @@ pub(super) fn due(plan: &Plan, seen: &Seen, attempts: &[Attempt], words: &[Strin
             if plan.flows() {
                 costs.extend((seen.words..=produced.output).map(|came| answer.cost(came, false)));
             } else {
-                costs.push(0);
+                costs.push(answer.abandoned());
             }
             // It may have ended before the gateway saw that nobody listens.
             if is_whole {
@@ -89,7 +98,7 @@ impl Came<'_> {
     /// What is charged for so many words; `ended`: and for why they ended.
     fn cost(&self, came: u64, ended: bool) -> u64 {
         if came == 0 {
-            return 0;
+            return self.abandoned();
         }
         let Plan { policy, stream, limit, body, .. } = self.plan;
         let came = usize::try_from(came).unwrap();
@@ -104,6 +113,18 @@ impl Came<'_> {
             _ => (length(body), *limit),
         };
         self.price.cost(input, output.min(*limit))
+    }
+
+    /// What a client pays that left before anything came of it: the request, as far as the policy
+    /// counts it.
+    fn abandoned(&self) -> u64 {
+        let body = length(&self.plan.body);
+        let (input, output) = match self.plan.policy.missing {
+            "estimate" => (body.div_ceil(4), 0),
+            "floor" => (0, 0),
+            _ => (body, self.plan.limit),
+        };
+        self.price.cost(input, output)
     }
 
     /// Anthropic's streams begin with what the input was.

@@ -19,6 +19,8 @@ pub(crate) struct Gateway {
     directory: TempDir,
     public: KeptPort,
     admin: KeptPort,
+    /// Whether clients are spoken to in TLS.
+    is_secure: bool,
     env: Vec<(String, String)>,
     starts: u32,
 }
@@ -43,6 +45,7 @@ impl Gateway {
     /// Writes its configuration and takes its ports, and does not start it.
     pub(crate) fn prepare(mut config: Value) -> Self {
         let directory = tempfile::tempdir().unwrap();
+        let is_secure = config["listen"]["tls"].is_object();
         let public = KeptPort::take();
         let admin = KeptPort::take();
         config["listen"]["address"] = json!(public.address().to_string());
@@ -50,7 +53,7 @@ impl Gateway {
         config["data_dir"] = json!(directory.path().join("data"));
         // JSON is YAML.
         std::fs::write(directory.path().join("nutgate.yaml"), config.to_string()).unwrap();
-        Self { child: None, directory, public, admin, env: Vec::new(), starts: 0 }
+        Self { child: None, directory, public, admin, is_secure, env: Vec::new(), starts: 0 }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -62,7 +65,8 @@ impl Gateway {
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.address())
+        let scheme = if self.is_secure { "https" } else { "http" };
+        format!("{scheme}://{}", self.address())
     }
 
     pub(crate) fn config_path(&self) -> PathBuf {
@@ -138,15 +142,19 @@ impl Gateway {
         }
     }
 
+    /// The process that runs.
+    pub(crate) fn id(&self) -> i32 {
+        self.child.as_ref().unwrap().id().unwrap().try_into().unwrap()
+    }
+
     /// Asks it to finish what is open and end.
     pub(crate) fn sigterm(&self) {
-        let id = self.child.as_ref().unwrap().id().unwrap();
-        kill(Pid::from_raw(id.try_into().unwrap()), Signal::SIGTERM).unwrap();
+        kill(Pid::from_raw(self.id()), Signal::SIGTERM).unwrap();
     }
 
     /// What the kernel says of its memory.
     pub(crate) fn memory(&self) -> Memory {
-        let id = self.child.as_ref().unwrap().id().unwrap();
+        let id = self.id();
         let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
         let kib = |name: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
@@ -173,6 +181,10 @@ impl Gateway {
 
     async fn is_healthy(&self) -> bool {
         let Ok(mut raw) = Raw::try_connect(self.address()).await else { return false };
+        if self.is_secure {
+            // It listens when it is ready for requests, and this is none.
+            return true;
+        }
         raw.send("GET /healthz HTTP/1.1\r\nhost: nutgate\r\nconnection: close\r\n\r\n").await;
         raw.try_head().await.is_some_and(|head| head.status == 200)
     }

@@ -16,7 +16,9 @@ mod price;
 mod purse;
 mod rates;
 mod raw;
+mod receiver;
 mod rows;
+mod secure;
 mod source;
 mod used;
 mod world;
@@ -32,7 +34,9 @@ pub(crate) use price::{PRICE, Price, length, prompt_tokens};
 pub(crate) use purse::{PURSE_SATS, Purse, Way};
 pub(crate) use rates::{ImageRate, Rates, priced, tariff};
 pub(crate) use raw::{Head, Raw};
+pub(crate) use receiver::{Delivered, Receiver};
 pub(crate) use rows::ReservationRow;
+pub(crate) use secure::{Http2, Site, Whole, ask_http1, asking, replace, shown};
 pub(crate) use source::Source;
 pub(crate) use used::{
     CONTEXT, Given, IMAGE_TOKENS, Used, WEB_SEARCHES_MAX, given_streamed, given_whole,

@@ -28,6 +28,8 @@ pub(crate) struct Chunked {
     pub(crate) bytes: Vec<u8>,
     /// Whether the chunk of length 0 that says "this was all" came.
     pub(crate) complete: bool,
+    /// The lines between that chunk and the empty one, as they came.
+    pub(crate) trailers: String,
 }
 
 impl Raw {
@@ -125,20 +127,32 @@ impl Raw {
         let mut bytes = Vec::new();
         loop {
             let Some(line) = self.through("\r\n").await else {
-                return Chunked { bytes, complete: false };
+                return Chunked { bytes, complete: false, trailers: String::new() };
             };
             let size = usize::from_str_radix(line.trim_end(), 16).expect("a chunk's size");
+            if size == 0 {
+                let trailers = self.trailers().await;
+                let complete = trailers.is_some();
+                return Chunked { bytes, complete, trailers: trailers.unwrap_or_default() };
+            }
             while self.read.len() < size + 2 {
                 if !self.more().await {
                     bytes.append(&mut self.read);
-                    return Chunked { bytes, complete: false };
+                    return Chunked { bytes, complete: false, trailers: String::new() };
                 }
             }
             let chunk = self.exactly(size + 2).await;
             assert!(chunk.ends_with(b"\r\n"), "a chunk ends with CR LF");
             bytes.extend_from_slice(&chunk[..size]);
-            if size == 0 {
-                return Chunked { bytes, complete: true };
+        }
+    }
+
+    async fn trailers(&mut self) -> Option<String> {
+        let mut lines = String::new();
+        loop {
+            match &*self.through("\r\n").await? {
+                "\r\n" => return Some(lines),
+                line => lines.push_str(line),
             }
         }
     }

@@ -25,6 +25,17 @@ test('a completion costs what it says', async () => {
   assert.equal(balance - (await settled(key)), costOf(completion.usage));
 });
 
+test('a request that is repeated is answered again and charged once', async () => {
+  const { key, balance } = await account();
+  const options = { headers: { 'Idempotency-Key': 'order-1' } };
+  const create = () =>
+    client(key).chat.completions.create({ model: 'demo', messages: HELLO }, options).withResponse();
+  const [first, again] = [await create(), await create()];
+  assert.equal(again.response.headers.get('idempotency-replayed'), 'true');
+  assert.deepEqual(again.data, first.data);
+  assert.equal(balance - (await settled(key)), costOf(again.data.usage));
+});
+
 test('a stream says the same, hides usage nobody asked for and is charged all the same', async () => {
   const { key } = await account();
   const whole = await ask(key);

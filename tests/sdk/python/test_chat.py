@@ -22,6 +22,20 @@ def test_a_completion_costs_what_it_says():
     assert account.balance - account.settled() == cost_of(completion.usage)
 
 
+def test_a_request_that_is_repeated_is_answered_again_and_charged_once():
+    account = Account()
+    create = client(account.key).chat.completions.with_raw_response.create
+    ask = {"model": "demo", "messages": HELLO, "extra_headers": {"Idempotency-Key": "order-1"}}
+    first, again = create(**ask), create(**ask)
+    assert first.headers.get("idempotency-replayed") is None
+    assert again.headers["idempotency-replayed"] == "true"
+    assert first.content == again.content
+    assert account.balance - account.settled() == cost_of(again.parse().usage)
+    with pytest.raises(sdk.UnprocessableEntityError) as refused:
+        create(**ask, max_tokens=3)
+    assert refused.value.code == "idempotency_key_reuse"
+
+
 def test_an_output_limit_is_kept(openai):
     completion = openai.chat.completions.create(model="demo", messages=HELLO, max_tokens=3)
     assert completion.usage.completion_tokens == 3

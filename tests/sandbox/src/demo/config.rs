@@ -20,6 +20,9 @@ pub(super) fn text(plan: &Plan, mint_url: &str, upstream_base_url: &str) -> Stri
          admin: {{address: \"127.0.0.1:{admin_port}\"}}\n\
          data_dir: {data_dir}\n\
          {reservation}\
+         guard: {{unpaid_per_minute: 0, unknown_keys_per_minute: 0, \
+         failed_redemptions_per_minute: 0, openings_per_minute: 0}}\n\
+         webhooks: {{allow_private: true}}\n\
          mints:\n\
          - {{url: \"{mint_url}\", units: [sat]}}\n\
          upstreams:\n\

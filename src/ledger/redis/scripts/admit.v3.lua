@@ -1,8 +1,9 @@
--- Checks the key, its limits and cap and the payer's balance, and reserves the ceiling. Behind the
--- answer comes where the key stands: of requests and of tokens the limit, what is left of it, and
--- in how many ms its window ends.
--- KEYS: account, reservation, due. ARGV: account prefix, now or '', reservation id, account id,
--- ceiling, tokens, lifetime in ms, and the limits: requests, tokens, concurrent.
+-- Checks the key, whether the request was made before, limits and cap and the payer's balance, and
+-- reserves the ceiling. Behind the answer comes where the key stands: of requests and of tokens the
+-- limit, what is left of it, and in how many ms its window ends.
+-- KEYS: account, reservation, due, and for a request that is to be made once what is remembered of
+-- it. ARGV: account prefix, now or '', reservation id, account id, ceiling, tokens, lifetime in ms,
+-- and the limits: requests, tokens, concurrent; then fingerprint and reservation prefix.
 local known = read(KEYS[2], {'ac', 'how'})
 if known.how then return {'ended'} end
 
@@ -37,6 +38,20 @@ if key.pa then
 end
 if key.ex and num(key.ex) <= now then return {'expired'} end
 
+if KEYS[4] then
+  local before = remembered(KEYS[4], now)
+  if before.ls then return standing('reused') end
+  if before.fp then
+    local first, met = read(ARGV[12] .. before.at, {'ac', 'how', 'sp'}), nil
+    if first.ac and not first.how then
+      met = 'flight'
+    elseif first.how == 'settled' or num(first.sp) > 0 then
+      met = 'served'
+    end
+    if met then return standing(before.fp == ARGV[11] and met or 'reused') end
+  end
+end
+
 local concurrent = tonumber(key.lc or ARGV[10])
 if num(key.ko) >= concurrent then return standing('concurrent', concurrent, 1000) end
 if count >= requests then return standing('requests', requests, start + MINUTE - now) end
@@ -57,4 +72,5 @@ local current = period(key.cr, now)
 if current > num(key.kp) then redis.call('HSET', KEYS[1], 'kp', current, 'kb', num(key.ks)) end
 redis.call('HSET', KEYS[2], 'ac', owner, 'ky', ARGV[4], 'am', ceiling, 'tk', tokens)
 redis.call('ZADD', KEYS[3], now + tonumber(ARGV[7]), ARGV[3])
+if KEYS[4] then remember(KEYS[4], now, ARGV[11], ARGV[3], ARGV[3]) end
 return standing('ok', available)
