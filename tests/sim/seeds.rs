@@ -94,4 +94,4 @@ pub(crate) fn hunt<S: Subject>(
     seen.into_inner().unwrap()
 }
 
-const HUNTED_SEEDS: usize = 100;
+const HUNTED_SEEDS: usize = 200;
