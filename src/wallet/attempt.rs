@@ -73,19 +73,45 @@ pub(super) fn accept(
         return Err("the mint signed another number of outputs");
     }
     let unblinded = outputs.iter().zip(signatures).map(|(output, signature)| {
-        if signature.keyset_id != keyset.id || signature.amount.to_u64() != output.amount {
-            return Err("the mint signed another amount or keyset");
+        if signature.amount.to_u64() != output.amount {
+            return Err("the mint signed another amount");
         }
-        let key = keyset.keys.amount_key(signature.amount).ok_or("a key is missing")?;
-        if signature.dleq.is_some() {
-            let valid = signature.verify_dleq(key, output.blinded.blinded_secret);
-            valid.map_err(|_| "a signature is not by the published key")?;
-        }
-        let c = unblind_message(&signature.c, &output.blinding, &key)
-            .map_err(|_| "a signature is not a point")?;
-        Ok(ProofRow { keyset: keyset.id, counter: output.counter, amount: output.amount, c })
+        unblinded(output, signature, keyset)
     });
     unblinded.collect()
+}
+
+/// As [`accept`], of blank outputs (NUT-08): the mint chose the amounts, and signed the first of
+/// them, as many as it needed.
+pub(super) fn accept_change(
+    blanks: &[Output],
+    signatures: &[BlindSignature],
+    keyset: &Arc<KeySet>,
+) -> Result<Vec<ProofRow>, &'static str> {
+    if signatures.len() > blanks.len() {
+        return Err("the mint signed more outputs than there are");
+    }
+    let each = blanks.iter().zip(signatures);
+    each.map(|(blank, signature)| unblinded(blank, signature, keyset)).collect()
+}
+
+fn unblinded(
+    output: &Output,
+    signature: &BlindSignature,
+    keyset: &Arc<KeySet>,
+) -> Result<ProofRow, &'static str> {
+    if signature.keyset_id != keyset.id {
+        return Err("the mint signed in another keyset");
+    }
+    let key = keyset.keys.amount_key(signature.amount).ok_or("a key is missing")?;
+    if signature.dleq.is_some() {
+        let valid = signature.verify_dleq(key, output.blinded.blinded_secret);
+        valid.map_err(|_| "a signature is not by the published key")?;
+    }
+    let c = unblind_message(&signature.c, &output.blinding, &key)
+        .map_err(|_| "a signature is not a point")?;
+    let amount = signature.amount.to_u64();
+    Ok(ProofRow { keyset: keyset.id, counter: output.counter, amount, c })
 }
 
 /// The largest power of two that this keyset signs with every smaller one.

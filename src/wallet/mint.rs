@@ -359,6 +359,7 @@ fn conclude(error: &cdk::Error) -> MintError {
         Error::MaxInputsExceeded { .. } | Error::MaxOutputsExceeded { .. } => {
             MintError::Refused("too many proofs for one swap")
         }
+        Error::PaymentFailed => MintError::Refused("the payment failed"),
         Error::SignatureMissingOrInvalid => MintError::Refused("the proofs are locked"),
         error if error.is_definitive_failure() => MintError::Refused("it refused the swap"),
         _ => MintError::Ambiguous,

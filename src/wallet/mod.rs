@@ -26,6 +26,7 @@ mod exchange_rows;
 mod incoming;
 mod issue;
 mod lease;
+mod melt_mint;
 mod mint;
 mod quote;
 mod quote_mint;

@@ -124,8 +124,7 @@ fn checked(
     now: UnixMs,
 ) -> Result<Offer, &'static str> {
     let MintQuoteBolt11Response { quote, request, expiry, pubkey, .. } = answer;
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
-    if quote.is_empty() || quote.len() > QUOTE_BYTES_MAX || !quote.bytes().all(plain) {
+    if !is_quote_name(&quote) {
         return Err("its quote has a name that cannot be asked for");
     }
     if pubkey.is_some_and(|locked_to| locked_to != key) {
@@ -152,6 +151,12 @@ fn checked(
     Ok(Offer { quote, bolt11: request, payment_hash, expires, locked: pubkey.is_some() })
 }
 
+/// Whether a quote of this name can be asked for: it becomes part of an address.
+pub(super) fn is_quote_name(quote: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    !quote.is_empty() && quote.len() <= QUOTE_BYTES_MAX && quote.bytes().all(plain)
+}
+
 /// Newer mints count what was paid and issued, older ones have the state alone.
 fn payment_of(answer: &MintQuoteBolt11Response<String>, count: u64) -> Payment {
     if answer.state == MintQuoteState::Issued || answer.amount_issued.to_u64() > 0 {
@@ -167,7 +172,7 @@ fn payment_of(answer: &MintQuoteBolt11Response<String>, count: u64) -> Payment {
 const QUOTE_BYTES_MAX: usize = 128;
 
 /// The longest that the specification of invoices has in mind.
-const BOLT11_BYTES_MAX: usize = 7089;
+pub(super) const BOLT11_BYTES_MAX: usize = 7089;
 
 #[cfg(test)]
 mod tests {
