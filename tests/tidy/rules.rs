@@ -55,7 +55,7 @@ pub(crate) const LAYERS: &[Rule] = &[
     },
     Rule {
         among: &["src/"],
-        except: &["src/fetch.rs"],
+        except: &["src/fetch/"],
         view: Shipped,
         never: &["reqwest*"],
         instead: "only fetch knows which HTTP client this is built on; it keeps what is fetched bounded",
