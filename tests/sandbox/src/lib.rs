@@ -13,6 +13,8 @@ pub mod demo;
 pub mod faucet;
 mod listening;
 pub mod mint;
+pub mod payee;
+pub mod payments;
 pub mod postgres;
 pub mod redis;
 pub mod upstream;
@@ -24,6 +26,8 @@ pub use cdk::nuts::{CurrencyUnit, PaymentRequest};
 
 pub use faucet::{Faucet, TokenFormat};
 pub use mint::{Mint, MintOptions};
+pub use payee::Payee;
+pub use payments::Payments;
 pub use postgres::{Postgres, PostgresOptions};
 pub use redis::{AppendOnly, Redis, RedisCluster, RedisOptions, RedisSentinel};
 pub use upstream::{Misbehaviour, Seen, Upstream, UpstreamOptions};

@@ -1,4 +1,5 @@
-//! A real CDK mint whose Lightning payments are made up: every quote counts as paid at once.
+//! A real CDK mint whose Lightning payments are made up: every quote counts as paid at once, and
+//! so does what it is to pay, unless a test says otherwise (`payments.rs`).
 //!
 //! It can be stopped and started again without forgetting anything but its cache of answers,
 //! its swaps can be held up or their answers lost, its quotes be left unpaid, and its keysets
@@ -26,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::listening::{Cut, Cuttable, Port};
+use crate::payments::{Lightning, Node, Payments};
 use crate::{Error, Result};
 
 #[derive(Clone, Debug)]
@@ -35,6 +37,9 @@ pub struct MintOptions {
     pub units: Vec<CurrencyUnit>,
     /// Thousandths of the unit charged per proof that is swapped (NUT-02).
     pub input_fee_ppk: u64,
+    /// What a Lightning payment costs, and what the mint reserves for that, in the unit.
+    pub payment_fee: u64,
+    pub payment_fee_reserve: u64,
     /// Where the mint's seed and database live. Without one both are in memory, which a stop and
     /// a start of the same handle survive.
     pub dir: Option<PathBuf>,
@@ -42,7 +47,14 @@ pub struct MintOptions {
 
 impl Default for MintOptions {
     fn default() -> Self {
-        Self { port: 0, units: vec![CurrencyUnit::Sat], input_fee_ppk: 0, dir: None }
+        Self {
+            port: 0,
+            units: vec![CurrencyUnit::Sat],
+            input_fee_ppk: 0,
+            payment_fee: 1,
+            payment_fee_reserve: 2,
+            dir: None,
+        }
     }
 }
 
@@ -59,6 +71,7 @@ impl Mint {
         let mut port = Port::take(options.port)?;
         let (database, seed) = open(options.dir.as_deref()).await?;
         let database = Arc::new(database);
+        let controls = Arc::new(Controls::default());
         let mut builder = MintBuilder::new(database.clone()).with_name("nutgate sandbox".into());
         for unit in &options.units {
             let config = UnitConfig { input_fee_ppk: options.input_fee_ppk, ..Default::default() };
@@ -68,7 +81,13 @@ impl Mint {
                     unit.clone(),
                     PaymentMethod::BOLT11,
                     MintMeltLimits::new(1, AMOUNT_MAX),
-                    Arc::new(lightning(unit.clone())),
+                    Arc::new(Lightning {
+                        fake: lightning(unit.clone()),
+                        node: controls.node.clone(),
+                        unit: unit.clone(),
+                        fee: options.payment_fee,
+                        fee_reserve: options.payment_fee_reserve,
+                    }),
                 )
                 .await?;
         }
@@ -77,7 +96,6 @@ impl Mint {
         mint.start().await?;
 
         let mint = Arc::new(mint);
-        let controls = Arc::new(Controls::default());
         let serving = Serving::start(&mint, &controls, &mut port).await?;
         let input_fee_ppk = options.input_fee_ppk;
         Ok(Self { mint, controls, input_fee_ppk, port, serving: Some(serving) })
@@ -131,6 +149,35 @@ impl Mint {
         self.controls.lose_issues.send_replace(on);
     }
 
+    /// What becomes of what the mint is to pay from here on, and of what is pending.
+    pub fn payments(&self, rule: Payments) {
+        self.controls.node.rule(rule);
+    }
+
+    /// All that the mint has paid over Lightning, in msat, without fees. No invoice was ever paid
+    /// twice.
+    ///
+    /// # Panics
+    /// One was.
+    pub fn paid_out(&self) -> u64 {
+        self.controls.node.paid().iter().sum()
+    }
+
+    /// How many payments that were.
+    pub fn paid_count(&self) -> u64 {
+        self.controls.node.paid().len() as u64
+    }
+
+    /// How often a payment was tried.
+    pub fn payment_count(&self) -> u64 {
+        self.controls.node.asked()
+    }
+
+    /// While on, the mint pays and then the connection breaks instead of an answer.
+    pub fn lose_payment_answers(&self, on: bool) {
+        self.controls.lose_payments.send_replace(on);
+    }
+
     /// How often the mint was asked to sign for a quote, and has decided whether it does.
     pub fn issue_count(&self) -> u64 {
         *self.controls.issued.borrow()
@@ -164,7 +211,9 @@ struct Controls {
     unpaid: watch::Sender<bool>,
     lose_issues: watch::Sender<bool>,
     issued: watch::Sender<u64>,
-    /// Swaps, and signing for quotes.
+    lose_payments: watch::Sender<bool>,
+    node: Arc<Node>,
+    /// Swaps, signing for quotes, and payments.
     swaps: TaskTracker,
 }
 
@@ -261,7 +310,8 @@ async fn meddle_with_quotes(
         let answer = next.run(request).await;
         return if *controls.unpaid.borrow() { unpaid(answer).await } else { answer };
     }
-    if request.method() != Method::POST || path != "/v1/mint/bolt11" {
+    let pays = path == "/v1/melt/bolt11";
+    if request.method() != Method::POST || !(pays || path == "/v1/mint/bolt11") {
         return next.run(request).await;
     }
     // On its own task for the same reason as a swap.
@@ -269,14 +319,15 @@ async fn meddle_with_quotes(
         let controls = controls.clone();
         async move {
             let answer = next.run(request).await;
-            controls.issued.send_modify(|issued| *issued += 1);
+            controls.issued.send_modify(|issued| *issued += u64::from(!pays));
             answer
         }
     });
     let Ok(answer) = issue.await else {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     };
-    if *controls.lose_issues.borrow() {
+    let lose = if pays { &controls.lose_payments } else { &controls.lose_issues };
+    if *lose.borrow() {
         connection.now();
         pending::<()>().await;
     }
