@@ -39,7 +39,7 @@ use crate::ids::fresh_request_id;
 use crate::ledger::Ledger;
 use crate::pricing::PriceList;
 use crate::telemetry::Metrics;
-use crate::till::Till;
+use crate::till::{PayOut, Till};
 
 pub use balance::{redeem_refusal, refund_refusal};
 pub use cors::{cors_headers, preflight_headers};
@@ -58,6 +58,8 @@ pub struct ApiState<L: Ledger> {
     pub config: Arc<Config>,
     pub prices: Shelf,
     pub till: Till<L>,
+    /// `None` where nothing is paid out over Lightning.
+    pub pay_out: Option<Arc<PayOut>>,
 }
 
 /// The request's id as the edge settled it, handed over as an extension of the request.

@@ -4,6 +4,7 @@
 //! too; what stands in is never used, since one mistake means no configuration.
 
 mod feeds;
+mod lightning;
 mod models;
 mod prices;
 mod upstreams;
@@ -18,7 +19,7 @@ use super::mistake::{Found, KeyPath, did_you_mean};
 use super::references::Outside;
 use super::scalars::Whole;
 use super::schema::{self, File};
-use super::{Config, Decimal, Fleet, Lightning, Limits, Listen, Mint, Reservation, Secret, url};
+use super::{Config, Decimal, Fleet, Limits, Listen, Mint, Reservation, Secret, url};
 use crate::ledger::terms;
 use crate::store;
 
@@ -206,12 +207,6 @@ impl Checks<'_> {
                 401
             }
         }
-    }
-
-    fn lightning(&mut self, lightning: &schema::Lightning) -> Lightning {
-        let at = KeyPath::from("lightning").key("amount_sats_max");
-        let amount_sats_max = self.count(Some(lightning.amount_sats_max), &at);
-        Lightning { enabled: lightning.enabled, amount_sats_max }
     }
 
     fn mints(&mut self, mints: Vec<Option<schema::Mint>>) -> Vec<Mint> {

@@ -1,5 +1,6 @@
 //! The default file, and files with mistakes: the exact messages and lines an operator reads.
 
+mod lightning;
 mod models;
 
 use std::collections::HashMap;

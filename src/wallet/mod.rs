@@ -6,6 +6,7 @@
 //! * `issue`: proofs of ours become a token, without the mint wherever the pool can
 //!   compose the amount (`issue.rs`, `split.rs`), else after an exchange (`exchange.rs`).
 //! * `quote`: what a mint was paid over Lightning becomes proofs of ours (`quote.rs`).
+//! * `pay`: proofs of ours pay an invoice, through their mint (`payment.rs`).
 //!
 //! Promises: every request that could take or give value is on disk, with the counters its
 //! secrets derive from, before a mint sees it, so that its fate can always be found out
@@ -28,6 +29,9 @@ mod issue;
 mod lease;
 mod melt_mint;
 mod mint;
+mod payment;
+mod payment_melting;
+mod payment_rows;
 mod quote;
 mod quote_mint;
 mod quote_rows;
@@ -63,6 +67,8 @@ pub use self::challenge::payment_request;
 pub use self::incoming::{TOKEN_BYTES_MAX, TOKEN_PROOFS_MAX};
 pub(crate) use self::issue::Issue;
 pub use self::mint::Unit;
+pub(crate) use self::payment::{Paid, Payment, PlanRefused};
+pub(crate) use self::payment_rows::{PaymentPlan, PaymentState};
 pub(crate) use self::quote::{
     Invoice, Looked, PaidQuote, Progress, Purpose, QuoteAsk, QuoteRefused, Quoted,
 };

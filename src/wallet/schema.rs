@@ -4,7 +4,8 @@
 //! worth nothing without the seed file. `holder` says who a proof was set aside for: a
 //! withdrawal or an exchange with the mint; without one it is in the pool. `owner` says which
 //! gateway is at an operation (`lease.rs`). A quote's `id` is a hash of the invoice's id, `quote`
-//! is its name at the mint, `terms` are the till's, for the account that it opens.
+//! is its name at the mint, `terms` are the till's, for the account that it opens. A payment's
+//! `booked` is what its withdrawal took, in units, and `returned` what has come back of that.
 
 /// Written for SQLite, safe to run again.
 pub const SCHEMA: &str = "
@@ -98,6 +99,36 @@ CREATE TABLE IF NOT EXISTS outgoing (
     checked_ms INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX IF NOT EXISTS outgoing_unclaimed ON outgoing (checked_ms) WHERE state = 'issued';
+CREATE TABLE IF NOT EXISTS payments (
+    id TEXT PRIMARY KEY,
+    withdrawal TEXT NOT NULL,
+    account TEXT NOT NULL,
+    recipient TEXT NOT NULL,
+    everything INTEGER NOT NULL,
+    deposited_msat INTEGER NOT NULL,
+    mint TEXT NOT NULL,
+    unit TEXT NOT NULL,
+    amount INTEGER NOT NULL CHECK (amount > 0),
+    amount_msat INTEGER NOT NULL CHECK (amount_msat > 0),
+    booked INTEGER NOT NULL CHECK (booked >= amount),
+    booked_msat INTEGER NOT NULL CHECK (booked_msat >= amount_msat),
+    fee_reserve INTEGER NOT NULL CHECK (fee_reserve >= 0),
+    quote TEXT NOT NULL,
+    payment_hash TEXT NOT NULL,
+    keyset TEXT NOT NULL,
+    counter_start INTEGER NOT NULL CHECK (counter_start >= 0),
+    blanks INTEGER NOT NULL CHECK (blanks >= 0),
+    deposit TEXT NOT NULL UNIQUE,
+    returned_msat INTEGER NOT NULL DEFAULT 0 CHECK (returned_msat >= 0),
+    preimage TEXT,
+    state TEXT NOT NULL CHECK (state IN ('planned', 'paying', 'paid', 'failed')),
+    owner TEXT,
+    expires_ms INTEGER NOT NULL,
+    asked_ms INTEGER,
+    heard INTEGER NOT NULL DEFAULT 0,
+    ended_ms INTEGER
+) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS payments_for ON payments (withdrawal);
 CREATE TABLE IF NOT EXISTS exchanges (
     id TEXT PRIMARY KEY,
     withdrawal TEXT,

@@ -23,6 +23,7 @@ mod framing;
 mod history;
 mod http2;
 mod lightning;
+mod lightning_refund;
 mod limits;
 mod long_stream;
 mod metering;
