@@ -78,13 +78,14 @@ pub(crate) async fn statement(db: &Db, sql: &str, values: &[Value]) -> u64 {
 }
 
 /// Not `gateways`: those of the copied database are dead where it goes.
-const TABLES: [&str; 8] = [
+const TABLES: [&str; 9] = [
     "wallet_seed",
     "counters",
     "redemptions",
     "quotes",
     "proofs",
     "outgoing",
+    "handed_out",
     "payments",
     "exchanges",
 ];

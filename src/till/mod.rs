@@ -46,7 +46,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use self::flights::Flights;
-use crate::ids::{AccountId, DepositId};
+use crate::ids::{AccountId, DepositId, WithdrawalId};
 use crate::ledger::Ledger;
 use crate::money::Msat;
 use crate::wallet::Wallet;
@@ -76,6 +76,7 @@ pub struct RefundAsk {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refunded {
+    pub id: WithdrawalId,
     pub cashu_token: CashuToken,
     pub amount: Msat,
     pub mint: String,

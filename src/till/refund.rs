@@ -1,8 +1,9 @@
 //! Withdraw, then issue: balance becomes a token, booked before it leaves.
 //!
 //! What a repetition answers is the token that was lost on its way, not a second one: first a
-//! withdrawal that was begun and not finished, then the same amount that nobody has redeemed yet,
-//! then whatever can newly be withdrawn, then the last withdrawal again.
+//! withdrawal that was begun and not finished, or that nobody was there to be given; then the same
+//! amount if nobody has redeemed it yet; then whatever can newly be withdrawn; then the last
+//! withdrawal again.
 
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use crate::ledger::{
     WithdrawalState,
 };
 use crate::money::Msat;
-use crate::wallet::{Issue, Unit};
+use crate::wallet::{Issue, Unit, WalletError};
 
 type Outcome = Result<Refunded, RefundRefused>;
 
@@ -37,7 +38,12 @@ impl<L: Ledger> Till<L> {
                 Boarding::Passenger(waiting) => waiting,
             };
             match waiting.outcome(patience).await {
-                Some(RefundFlown::Ecash(asked, outcome)) if asked == ask => return outcome,
+                Some(RefundFlown::Ecash(asked, outcome)) if asked == ask => {
+                    if let Ok(refunded) = &outcome {
+                        self.wallet().note_handed_out(&refunded.id).await;
+                    }
+                    return outcome;
+                }
                 Some(_) => {}
                 None => return Err(RefundRefused::Pending),
             }
@@ -64,6 +70,9 @@ impl<L: Ledger> Till<L> {
             // Whatever becomes of that payment: what it leaves is what can be refunded.
             self.end_payment(begun).await?;
             (holder, last) = self.holder(account).await?;
+        }
+        if let Some(kept) = self.kept_back(account).await? {
+            return self.finish(&kept, Duration::ZERO).await;
         }
         if let Some(last) = &last
             && self.is_repeated(ask, last).await?
@@ -100,8 +109,22 @@ impl<L: Ledger> Till<L> {
         self.withdraw(account, ask, &holder, mint, unit).await
     }
 
-    /// Whether this amount is what was given last, and perhaps never reached anybody. Of
-    /// everything there is no telling: it is as much as there is.
+    /// A withdrawal whose token nobody was there to be given, and nobody has redeemed: it comes
+    /// before any new one, or it would never reach anybody.
+    async fn kept_back(&self, account: &AccountId) -> Result<Option<Withdrawal>, RefundRefused> {
+        for _ in 0..KEPT_BACK_MAX {
+            let kept = self.wallet().kept_back(account).await.map_err(|error| unread(&error))?;
+            let Some(id) = kept else { return Ok(None) };
+            if !self.wallet().is_claimed(&id).await.map_err(|error| unread(&error))? {
+                return self.ledger().withdrawal(account.clone(), id).await.map_err(unanswered);
+            }
+            self.wallet().note_handed_out(&id).await;
+        }
+        Ok(None)
+    }
+
+    /// Whether this amount is what was given last, and its answer may have been lost: its token
+    /// has not been redeemed. Of everything there is no such telling: it is what there is now.
     async fn is_repeated(&self, ask: &RefundAsk, last: &Withdrawal) -> Result<bool, RefundRefused> {
         let elsewhere =
             |asked: &String| self.wallet().accepted_url(asked).is_none_or(|url| url != last.mint);
@@ -112,11 +135,7 @@ impl<L: Ledger> Till<L> {
         {
             return Ok(false);
         }
-        let claimed = self.wallet().is_claimed(&last.id).await.map_err(|error| {
-            log::warn!("refund: the wallet's rows cannot be read: {error}");
-            RefundRefused::LedgerUnavailable
-        })?;
-        Ok(!claimed)
+        Ok(!self.wallet().is_claimed(&last.id).await.map_err(|error| unread(&error))?)
     }
 
     /// The account, which is nobody's child, and its last withdrawal.
@@ -182,6 +201,7 @@ impl<L: Ledger> Till<L> {
             crash::point(Step::WithdrawCommitted);
         }
         Ok(Refunded {
+            id: withdrawal.id.clone(),
             cashu_token,
             amount: withdrawal.amount,
             mint: withdrawal.mint.clone(),
@@ -299,6 +319,15 @@ pub(super) fn unanswered(why: Unavailable) -> RefundRefused {
     log::warn!("refund: the ledger does not answer: {why:?}");
     RefundRefused::LedgerUnavailable
 }
+
+fn unread(error: &WalletError) -> RefundRefused {
+    log::warn!("refund: the wallet's rows cannot be read: {error}");
+    RefundRefused::LedgerUnavailable
+}
+
+/// Tokens that were redeemed without being given out, looked at in one refund: there are none but
+/// after a crash.
+const KEPT_BACK_MAX: u32 = 8;
 
 /// Flights a caller boards before it is told to come back: the others were asked otherwise.
 const FLIGHTS_MAX: u32 = 8;

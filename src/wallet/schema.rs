@@ -6,6 +6,7 @@
 //! gateway is at an operation (`lease.rs`). A quote's `id` is a hash of the invoice's id, `quote`
 //! is its name at the mint, `terms` are the till's, for the account that it opens. A payment's
 //! `booked` is what its withdrawal took, in units, and `returned` what has come back of that.
+//! `handed_out` has the withdrawals whose token somebody was there to be given.
 
 /// Written for SQLite, safe to run again.
 pub const SCHEMA: &str = "
@@ -99,6 +100,10 @@ CREATE TABLE IF NOT EXISTS outgoing (
     checked_ms INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX IF NOT EXISTS outgoing_unclaimed ON outgoing (checked_ms) WHERE state = 'issued';
+CREATE INDEX IF NOT EXISTS outgoing_of ON outgoing (account, seq) WHERE state = 'issued';
+CREATE TABLE IF NOT EXISTS handed_out (
+    id TEXT PRIMARY KEY
+) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS payments (
     id TEXT PRIMARY KEY,
     withdrawal TEXT NOT NULL,

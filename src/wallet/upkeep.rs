@@ -87,6 +87,38 @@ impl Wallet {
         Ok(claimed)
     }
 
+    /// Somebody was there to be given this token.
+    pub(crate) async fn note_handed_out(&self, id: &WithdrawalId) {
+        let wanted = id.clone();
+        let write = move |tx: &mut Tx<'_>| {
+            let sql = "INSERT INTO handed_out (id) VALUES (?1) ON CONFLICT (id) DO NOTHING";
+            tx.execute(sql, values![wanted.as_str()])
+        };
+        // Then it is given once more, to who asks next.
+        if let Err(error) = self.db().write(Durability::Process, write).await {
+            log::info!("withdrawal {id}: handed out, and not noted as such: {error}");
+        }
+    }
+
+    /// The first token of this account that nobody was there to be given, unless it is known to
+    /// be spent.
+    pub(crate) async fn kept_back(
+        &self,
+        account: &AccountId,
+    ) -> Result<Option<WithdrawalId>, WalletError> {
+        let account = account.clone();
+        let read = move |tx: &mut Tx<'_>| {
+            let sql = "SELECT id FROM outgoing WHERE account = ?1 AND state = 'issued'
+                       AND NOT EXISTS (SELECT 1 FROM handed_out WHERE handed_out.id = outgoing.id)
+                       AND NOT EXISTS
+                           (SELECT 1 FROM payments WHERE payments.withdrawal = outgoing.id)
+                       ORDER BY seq LIMIT 1";
+            let found = tx.row(sql, values![account.as_str()])?;
+            found.map(|row| Ok(WithdrawalId::stored(row.get::<String>(0)?))).transpose()
+        };
+        Ok(self.db().write(Durability::Process, read).await?)
+    }
+
     /// Whether the mint has seen this token spent, as far as it answers.
     pub(crate) async fn is_claimed(&self, id: &WithdrawalId) -> Result<bool, WalletError> {
         let wanted = id.clone();
