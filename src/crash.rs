@@ -53,6 +53,14 @@ pub enum Step {
     MeltRecorded,
     /// The foreign mint says that it has paid, and nothing here does.
     MeltPaid,
+    /// A payment is written down, nothing has left the account for it.
+    PaymentPlanned,
+    /// Its proofs are set aside and it says so, the mint has not been asked to pay.
+    PaymentBegun,
+    /// The mint has paid or refused, we have not stored that.
+    PaymentAnswered,
+    /// What came back is ours on disk, the account does not have it.
+    PaymentEnded,
 }
 
 impl Step {
@@ -108,6 +116,18 @@ impl Step {
         Self::Redeemed,
         Self::Deposited,
         Self::Credited,
+    ];
+
+    /// From the wish to be paid over Lightning to what comes back of the fee.
+    pub const OF_PAYMENT: [Self; 8] = [
+        Self::PaymentPlanned,
+        Self::WithdrawBegun,
+        Self::PaymentBegun,
+        Self::PaymentAnswered,
+        Self::PaymentEnded,
+        Self::Deposited,
+        Self::Credited,
+        Self::WithdrawCommitted,
     ];
 
     /// The value of `NUTGATE_CRASH_AT` that stops here.

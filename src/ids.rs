@@ -132,6 +132,11 @@ pub struct ReservationId(String);
 #[serde(transparent)]
 pub struct DepositId(String);
 
+/// A payment of an invoice to be made by the wallet: a UUIDv7. The withdrawal that it is made for
+/// names it, so that of two plans for one withdrawal one is carried out.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PaymentId(String);
+
 /// A withdrawal: the account and its sequence number, so that two simultaneous refunds of one
 /// account are one; or the attempt that it is made by.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -186,6 +191,17 @@ impl DepositId {
     pub fn of_invoice(invoice: &InvoiceId) -> Self {
         Self(hashed(b"nutgate invoice deposit:", invoice.0.as_bytes()))
     }
+
+    /// What comes back of a payment: the unused part of the fee, or all of one that failed.
+    pub fn of_payment(payment: &PaymentId) -> Self {
+        Self(hashed(b"nutgate payment deposit:", payment.0.as_bytes()))
+    }
+}
+
+impl PaymentId {
+    pub fn fresh() -> Self {
+        Self(uuid::Uuid::now_v7().simple().to_string())
+    }
 }
 
 impl WithdrawalId {
@@ -226,7 +242,7 @@ macro_rules! stored_as_text {
     )*};
 }
 
-stored_as_text!(AccountId, ReservationId, DepositId, WithdrawalId, OnceId, AttemptId);
+stored_as_text!(AccountId, ReservationId, DepositId, PaymentId, WithdrawalId, OnceId, AttemptId);
 
 fn hashed(domain: &[u8], secret: &[u8]) -> String {
     hex::encode(Sha256::new().chain_update(domain).chain_update(secret).finalize())

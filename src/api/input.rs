@@ -82,15 +82,6 @@ pub(super) fn cashu_token<'f>(name: &str, field: Option<&'f String>) -> Result<&
     }
 }
 
-/// Refuses a field that a later version may take; passing over it would promise a limit that
-/// nobody keeps.
-pub(super) fn not_offered<T>(name: &str, field: Option<&T>) -> Result<(), Refusal> {
-    match field {
-        Some(_) => Err(Refusal::field(name, "is not offered here yet")),
-        None => Ok(()),
-    }
-}
-
 /// A positive number of whole sats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Sats(pub(super) Msat);

@@ -45,7 +45,7 @@ use crate::ids::{AccountId, fresh_request_id};
 use crate::ledger::Ledger;
 use crate::pricing::PriceList;
 use crate::telemetry::Metrics;
-use crate::till::Till;
+use crate::till::{PayOut, Till};
 use crate::webhook::Webhooks;
 
 pub use balance::{redeem_refusal, refund_refusal};
@@ -67,6 +67,8 @@ pub struct ApiState<L: Ledger> {
     pub prices: Shelf,
     pub till: Till<L>,
     pub webhooks: Webhooks<L>,
+    /// `None` where nothing is paid out over Lightning.
+    pub pay_out: Option<Arc<PayOut>>,
 }
 
 /// The request's id as the edge settled it, handed over as an extension of the request.

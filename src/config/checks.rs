@@ -8,6 +8,7 @@ mod foreign;
 mod guard;
 mod history;
 mod idempotency;
+mod lightning;
 mod listen;
 mod models;
 mod prices;
@@ -24,7 +25,7 @@ use super::mistake::{Found, KeyPath, did_you_mean};
 use super::references::Outside;
 use super::scalars::Whole;
 use super::schema::{self, File};
-use super::{Config, Decimal, Fleet, Lightning, Limits, Mint, Reservation, Secret, url};
+use super::{Config, Decimal, Fleet, Limits, Mint, Reservation, Secret, url};
 use crate::ledger::terms;
 use crate::store;
 
@@ -204,12 +205,6 @@ impl Checks<'_> {
                 401
             }
         }
-    }
-
-    fn lightning(&mut self, lightning: &schema::Lightning) -> Lightning {
-        let at = KeyPath::from("lightning").key("amount_sats_max");
-        let amount_sats_max = self.count(Some(lightning.amount_sats_max), &at);
-        Lightning { enabled: lightning.enabled, amount_sats_max }
     }
 
     fn mints(&mut self, mints: Vec<Option<schema::Mint>>, at: &KeyPath) -> Vec<Mint> {

@@ -226,13 +226,25 @@ pub struct Mint {
     pub units: Vec<String>,
 }
 
-/// What may be paid in over Lightning.
+/// What may be paid in and out over Lightning.
 #[derive(Clone, Copy, Debug)]
 pub struct Lightning {
     /// Whether invoices are given. Those given before are credited in any case.
     pub enabled: bool,
     /// The most that one invoice is for.
     pub amount_sats_max: u64,
+    /// `None` where nothing is paid out over Lightning.
+    pub refunds: Option<LightningRefunds>,
+}
+
+/// How balances are paid out over Lightning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LightningRefunds {
+    /// What a payment may cost: so many sats, or so many percent if that is more.
+    pub fee_sats_max: u64,
+    pub fee_percent_max: u64,
+    /// Whether addresses may name hosts of this machine and its network.
+    pub private_hosts: bool,
 }
 
 /// What is kept for requests that are repeated under their `Idempotency-Key`.

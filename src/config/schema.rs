@@ -167,6 +167,16 @@ pub(super) struct Mint {
 pub(super) struct Lightning {
     pub(super) enabled: bool,
     pub(super) amount_sats_max: Whole,
+    pub(super) refunds: LightningRefunds,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a mapping")]
+pub(super) struct LightningRefunds {
+    pub(super) enabled: bool,
+    pub(super) fee_sats_max: Whole,
+    pub(super) fee_percent_max: Whole,
+    pub(super) private_hosts: bool,
 }
 
 #[derive(Debug, Deserialize)]

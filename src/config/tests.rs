@@ -4,6 +4,7 @@ mod foreign;
 mod guard;
 mod history;
 mod idempotency;
+mod lightning;
 mod listen;
 mod models;
 mod webhooks;

@@ -23,11 +23,12 @@ use super::probe::Probes;
 use crate::api::{self, ApiState};
 use crate::catalogue::Shelf;
 use crate::clock::Stopwatch;
-use crate::config::Config;
+use crate::config::{Config, LightningRefunds};
+use crate::fetch::Fetch;
 use crate::ledger::Ledger;
 use crate::ledger::spool::Spool;
 use crate::telemetry::Metrics;
-use crate::till::Till;
+use crate::till::{FeeMax, PayOut, Payees, Till};
 use crate::upstream::Upstreams;
 use crate::webhook::Webhooks;
 
@@ -52,8 +53,13 @@ pub fn serve<L: Ledger>(parts: Parts<L>) -> Result<(), String> {
     let Parts { config, prices, upstreams, till, webhooks, spool, metrics } = parts;
     metrics.watch(till.ledger(), spool.as_ref());
     metrics.watch_upstreams(&upstreams);
-    let state =
-        ApiState { config: config.clone(), prices: prices.clone(), till: till.clone(), webhooks };
+    let state = ApiState {
+        config: config.clone(),
+        prices: prices.clone(),
+        till: till.clone(),
+        webhooks,
+        pay_out: pay_out(config.lightning.refunds)?,
+    };
     let open = Arc::new(OpenCount::default());
     let mut server = Server::new_with_opt_and_conf(None, server_conf(&config));
     server.bootstrap();
@@ -96,6 +102,14 @@ pub fn serve<L: Ledger>(parts: Parts<L>) -> Result<(), String> {
     exit_when_drained(&server, open, connections, config.listen.drain_max);
     log::info!("listening on {}, admin on {}", config.listen.address, config.admin_address);
     server.run_forever();
+}
+
+/// Who pays Lightning addresses, where that is offered.
+fn pay_out(refunds: Option<LightningRefunds>) -> Result<Option<Arc<PayOut>>, String> {
+    let Some(refunds) = refunds else { return Ok(None) };
+    let payees = Payees::new(Fetch::new(None)?, refunds.private_hosts);
+    let fee_max = FeeMax { sats: refunds.fee_sats_max, percent: refunds.fee_percent_max };
+    Ok(Some(Arc::new(PayOut { payees, fee_max })))
 }
 
 fn server_conf(config: &Config) -> ServerConf {

@@ -163,7 +163,10 @@ const BETWEEN: [(&str, &str); 5] = [
         "SELECT COUNT(*) FROM withdrawals JOIN outgoing USING (id)
          WHERE outgoing.amount_msat <> withdrawals.amount OR withdrawals.state = 'reverted'
             OR outgoing.account <> withdrawals.account
-            OR outgoing.mint <> withdrawals.mint OR outgoing.unit <> withdrawals.unit",
+            OR outgoing.unit <> withdrawals.unit
+            OR (outgoing.mint <> withdrawals.mint AND NOT EXISTS (SELECT 1 FROM payments
+                WHERE withdrawals.mint = 'lightning:' || payments.id
+                    AND payments.withdrawal = withdrawals.id AND payments.mint = outgoing.mint))",
     ),
     (
         "committed withdrawals without ecash",

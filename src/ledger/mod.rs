@@ -253,12 +253,13 @@ pub enum Amount {
     },
 }
 
-/// Value about to leave an account as ecash of one mint and unit.
+/// Value about to leave an account as ecash of one mint and unit, or as a payment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WithdrawalAsk {
     pub id: WithdrawalId,
     pub account: AccountId,
     pub amount: Amount,
+    /// The mint's URL, or the till's name for a payment.
     pub mint: String,
     pub unit: String,
 }

@@ -78,8 +78,17 @@ pub(crate) async fn statement(db: &Db, sql: &str, values: &[Value]) -> u64 {
 }
 
 /// Not `gateways`: those of the copied database are dead where it goes.
-const TABLES: [&str; 7] =
-    ["wallet_seed", "counters", "redemptions", "quotes", "proofs", "outgoing", "exchanges"];
+const TABLES: [&str; 9] = [
+    "wallet_seed",
+    "counters",
+    "redemptions",
+    "quotes",
+    "proofs",
+    "outgoing",
+    "handed_out",
+    "payments",
+    "exchanges",
+];
 
 /// Their `seq` goes on after the rows copied.
 const NUMBERED: [&str; 2] = ["redemptions", "outgoing"];

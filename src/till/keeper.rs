@@ -14,7 +14,8 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 
 use super::flights::Boarding;
-use super::{Recovery, RedeemRefused, Till};
+use super::payment::payment_of;
+use super::{Recovery, RedeemRefused, RefundFlown, Till};
 use crate::clock::Stopwatch;
 use crate::ids::{DepositId, WithdrawalId};
 use crate::ledger::{Ledger, Withdrawal};
@@ -188,9 +189,11 @@ impl<L: Ledger> Till<L> {
             return Matter::Open;
         };
         flight.asked();
-        let outcome = self.finish(&withdrawal, Duration::ZERO).await;
-        let finished = outcome.is_ok();
-        flight.land((None, outcome));
+        let finished = match payment_of(&withdrawal) {
+            Some(_) => self.end_payment(&withdrawal).await.is_ok(),
+            None => self.finish(&withdrawal, Duration::ZERO).await.is_ok(),
+        };
+        flight.land(RefundFlown::Kept);
         if finished { Matter::Completed } else { Matter::Open }
     }
 }

@@ -13,6 +13,7 @@
 //! invoice  wallet: offered → paid           ledger: opened, then as redeem (lightning.rs)
 //! foreign  wallet: invoice paid by the foreign mint, then as invoice (foreign.rs)
 //! refund   ledger: withdrawal begun         wallet: issued         ledger: committed
+//! pay out  ledger: withdrawal begun         wallet: paid           (payment.rs)
 //! ```
 //!
 //! In a fleet the next request may meet another gateway, at any arrow. The wallet decides who
@@ -21,6 +22,7 @@
 //! Every arrow is idempotent by an id made before the first of them: a crash between two is
 //! repaired by doing the rest again.
 
+mod address;
 #[cfg(test)]
 mod fleet_tests;
 mod flights;
@@ -29,6 +31,9 @@ mod keeper;
 mod lightning;
 #[cfg(test)]
 mod lightning_tests;
+mod payment;
+#[cfg(test)]
+mod payment_tests;
 mod redeem;
 mod refund;
 #[cfg(test)]
@@ -49,7 +54,9 @@ use crate::ledger::Ledger;
 use crate::money::Msat;
 use crate::wallet::Wallet;
 
+pub use self::address::{LightningAddress, NoInvoice, Payees};
 pub use self::lightning::{Goes, Invoice, InvoiceAsk, InvoiceRefused, InvoiceState, InvoiceStatus};
+pub use self::payment::{FeeMax, PaidOut, PayAsk, PayOut, PayRefused};
 pub use crate::wallet::{CashuToken, RedeemRefused, Swapped};
 
 /// A token that has become balance, now or earlier.
@@ -97,6 +104,9 @@ pub enum RefundRefused {
     InProgress { open: u64 },
     #[error("the mint is not accepted")]
     MintNotAccepted,
+    /// The mint that was asked for; another may have it.
+    #[error("the wallet has too little at this mint")]
+    MintHasTooLittle,
     /// Booked; the ecash cannot be composed without the mint, which does not answer.
     #[error("the refund is pending")]
     Pending,
@@ -122,8 +132,17 @@ struct Inner<L> {
     ledger: L,
     wallet: Wallet,
     redemptions: Flights<DepositId, Landed>,
-    refunds: Flights<AccountId, (Option<RefundAsk>, Result<Refunded, RefundRefused>)>,
+    refunds: Flights<AccountId, RefundFlown>,
     kept: AtomicBool,
+}
+
+/// How a flight that takes value out of an account ended, and what it was asked for.
+#[derive(Clone)]
+enum RefundFlown {
+    Ecash(RefundAsk, Result<Refunded, RefundRefused>),
+    Lightning(PayAsk, Result<PaidOut, PayRefused>),
+    /// The keeper's: it was asked for nothing new.
+    Kept,
 }
 
 /// How a redemption's flight ended; nothing when it decided nothing and the passengers are to

@@ -1,13 +1,15 @@
 //! Withdraw, then issue: balance becomes a token, booked before it leaves.
 //!
 //! What a repetition answers is the token that was lost on its way, not a second one: first a
-//! withdrawal that was begun and not finished, then whatever can newly be withdrawn, then the
-//! last withdrawal again.
+//! withdrawal that was begun and not finished, or that nobody was there to be given; then the same
+//! amount if nobody has redeemed it yet; then whatever can newly be withdrawn; then the last
+//! withdrawal again.
 
 use std::time::Duration;
 
 use super::flights::{Boarding, Flight};
-use super::{RefundAsk, RefundRefused, Refunded, Till};
+use super::payment::payment_of;
+use super::{PayRefused, RefundAsk, RefundFlown, RefundRefused, Refunded, Till};
 use crate::crash::{self, Step};
 use crate::ids::{AccountId, WithdrawalId};
 use crate::ledger::{
@@ -15,7 +17,7 @@ use crate::ledger::{
     WithdrawalState,
 };
 use crate::money::Msat;
-use crate::wallet::{Issue, Unit};
+use crate::wallet::{Issue, Unit, WalletError};
 
 type Outcome = Result<Refunded, RefundRefused>;
 
@@ -36,7 +38,12 @@ impl<L: Ledger> Till<L> {
                 Boarding::Passenger(waiting) => waiting,
             };
             match waiting.outcome(patience).await {
-                Some((asked, outcome)) if asked.as_ref() == Some(&ask) => return outcome,
+                Some(RefundFlown::Ecash(asked, outcome)) if asked == ask => {
+                    if let Ok(refunded) = &outcome {
+                        self.wallet().note_handed_out(&refunded.id).await;
+                    }
+                    return outcome;
+                }
                 Some(_) => {}
                 None => return Err(RefundRefused::Pending),
             }
@@ -46,27 +53,30 @@ impl<L: Ledger> Till<L> {
 
     async fn fly_refund(
         self,
-        flight: Flight<AccountId, (Option<RefundAsk>, Outcome)>,
+        flight: Flight<AccountId, RefundFlown>,
         account: AccountId,
         ask: RefundAsk,
     ) {
         let outcome = self.refund_now(&account, &ask).await;
-        flight.land((Some(ask), outcome));
+        flight.land(RefundFlown::Ecash(ask, outcome));
     }
 
     async fn refund_now(&self, account: &AccountId, ask: &RefundAsk) -> Outcome {
-        let holder = self.ledger().account(account.clone()).await.map_err(unanswered)?;
-        let holder = holder.ok_or(RefundRefused::NoAccount)?;
-        if holder.parent.is_some() {
-            return Err(RefundRefused::Child);
-        }
+        let (mut holder, mut last) = self.holder(account).await?;
         if let Some(made) = self.made_once(account, ask).await? {
             return self.finish(&made, self.wallet().timeout()).await;
         }
-        let last = self.last_withdrawal(account, &holder).await?;
-        let begun = last.as_ref().filter(|last| last.state == WithdrawalState::Begun);
-        if let Some(begun) = begun.filter(|_| !ask.is_its_own()) {
-            return self.finish(begun, self.wallet().timeout()).await;
+        if let Some(begun) = last.as_ref().filter(|last| last.state == WithdrawalState::Begun) {
+            if payment_of(begun).is_some() {
+                // Whatever becomes of that payment: what it leaves is what can be refunded.
+                self.end_payment(begun).await?;
+                (holder, last) = self.holder(account).await?;
+            } else if !ask.is_its_own() {
+                return self.finish(begun, self.wallet().timeout()).await;
+            }
+        }
+        if let Some(repeated) = self.repeated(account, ask, last.as_ref()).await? {
+            return self.finish(&repeated, Duration::ZERO).await;
         }
         if ask.amount.is_none() && holder.open_reservations > 0 {
             return Err(RefundRefused::InProgress { open: holder.open_reservations });
@@ -89,10 +99,75 @@ impl<L: Ledger> Till<L> {
             if let Some(begun) = begun.map_err(unanswered)? {
                 return self.finish(&begun, self.wallet().timeout()).await;
             }
+            if ask.mint.is_some() {
+                return Err(RefundRefused::MintHasTooLittle);
+            }
             log::error!("refund of {account}: no mint's pool holds what the ledger owes");
             return Err(RefundRefused::Pending);
         };
         self.withdraw(account, ask, &holder, mint, unit).await
+    }
+
+    /// What was given before and may not have arrived, unless this ask is for one of its own.
+    async fn repeated(
+        &self,
+        account: &AccountId,
+        ask: &RefundAsk,
+        last: Option<&Withdrawal>,
+    ) -> Result<Option<Withdrawal>, RefundRefused> {
+        if ask.is_its_own() {
+            return Ok(None);
+        }
+        if let Some(kept) = self.kept_back(account).await? {
+            return Ok(Some(kept));
+        }
+        match last {
+            Some(last) if self.is_repeated(ask, last).await? => Ok(Some(last.clone())),
+            Some(_) | None => Ok(None),
+        }
+    }
+
+    /// A withdrawal whose token nobody was there to be given, and nobody has redeemed: it comes
+    /// before any new one, or it would never reach anybody.
+    async fn kept_back(&self, account: &AccountId) -> Result<Option<Withdrawal>, RefundRefused> {
+        for _ in 0..KEPT_BACK_MAX {
+            let kept = self.wallet().kept_back(account).await.map_err(|error| unread(&error))?;
+            let Some(id) = kept else { return Ok(None) };
+            if !self.wallet().is_claimed(&id).await.map_err(|error| unread(&error))? {
+                return self.ledger().withdrawal(account.clone(), id).await.map_err(unanswered);
+            }
+            self.wallet().note_handed_out(&id).await;
+        }
+        Ok(None)
+    }
+
+    /// Whether this amount is what was given last, and its answer may have been lost: its token
+    /// has not been redeemed. Of everything there is no such telling: it is what there is now.
+    async fn is_repeated(&self, ask: &RefundAsk, last: &Withdrawal) -> Result<bool, RefundRefused> {
+        let elsewhere =
+            |asked: &String| self.wallet().accepted_url(asked).is_none_or(|url| url != last.mint);
+        if ask.amount != Some(last.amount)
+            || last.state != WithdrawalState::Committed
+            || payment_of(last).is_some()
+            || ask.mint.as_ref().is_some_and(elsewhere)
+        {
+            return Ok(false);
+        }
+        Ok(!self.wallet().is_claimed(&last.id).await.map_err(|error| unread(&error))?)
+    }
+
+    /// The account, which is nobody's child, and its last withdrawal.
+    async fn holder(
+        &self,
+        account: &AccountId,
+    ) -> Result<(Account, Option<Withdrawal>), RefundRefused> {
+        let holder = self.ledger().account(account.clone()).await.map_err(unanswered)?;
+        let holder = holder.ok_or(RefundRefused::NoAccount)?;
+        if holder.parent.is_some() {
+            return Err(RefundRefused::Child);
+        }
+        let last = self.last_withdrawal(account, &holder).await?;
+        Ok((holder, last))
     }
 
     async fn withdraw(
@@ -119,6 +194,11 @@ impl<L: Ledger> Till<L> {
     /// Issues what is booked and says so to the ledger. Repeated, it is the same token, also
     /// by several gateways at once.
     pub(super) async fn finish(&self, withdrawal: &Withdrawal, patience: Duration) -> Outcome {
+        if payment_of(withdrawal).is_some() {
+            // It has no ecash; who asks for some comes again when it is decided.
+            self.end_payment(withdrawal).await?;
+            return Err(RefundRefused::Pending);
+        }
         let issue = Issue {
             id: withdrawal.id.clone(),
             account: withdrawal.account.clone(),
@@ -158,7 +238,16 @@ impl<L: Ledger> Till<L> {
         Ok(made.filter(|made| made.state != WithdrawalState::Reverted))
     }
 
-    async fn last_withdrawal(
+    /// Brings a payment to its end, if the mint says now what that is.
+    pub(super) async fn end_payment(&self, begun: &Withdrawal) -> Result<(), RefundRefused> {
+        match self.conclude(begun).await {
+            Ok(_) | Err(PayRefused::Failed) => Ok(()),
+            Err(PayRefused::Refund(refused)) => Err(refused),
+            Err(_) => Err(RefundRefused::Pending),
+        }
+    }
+
+    pub(super) async fn last_withdrawal(
         &self,
         account: &AccountId,
         holder: &Account,
@@ -176,7 +265,8 @@ impl<L: Ledger> Till<L> {
         last: Option<&Withdrawal>,
     ) -> Outcome {
         let available = holder.available;
-        let last = last.filter(|last| last.state == WithdrawalState::Committed);
+        let is_ecash = |last: &&Withdrawal| payment_of(last).is_none();
+        let last = last.filter(|last| last.state == WithdrawalState::Committed).filter(is_ecash);
         match (ask.amount, last) {
             (None, Some(last)) => self.finish(last, Duration::ZERO).await,
             (Some(amount), Some(last)) if last.amount == amount && !ask.is_its_own() => {
@@ -194,7 +284,7 @@ impl<L: Ledger> Till<L> {
     /// the accepted ones in configuration's order. Another unit only if the mint asked for has
     /// not that one: else what is below one sat would be a refund of its own in msat, and a
     /// repetition not the same token.
-    async fn sources(
+    pub(super) async fn sources(
         &self,
         account: &AccountId,
         ask: &RefundAsk,
@@ -222,7 +312,7 @@ impl<L: Ledger> Till<L> {
     }
 
     /// The first source whose pool is worth its amount.
-    async fn source_that_holds(
+    pub(super) async fn source_that_holds(
         &self,
         sources: Vec<(String, Unit, Msat)>,
     ) -> Option<(String, Unit, Msat)> {
@@ -255,7 +345,7 @@ fn whole(unit: &Unit, asked: Option<Msat>, available: Msat) -> Option<Msat> {
     payable.then_some(amount)
 }
 
-fn denied(denied: WithdrawalDenied) -> RefundRefused {
+pub(super) fn denied(denied: WithdrawalDenied) -> RefundRefused {
     match denied {
         WithdrawalDenied::NoAccount => RefundRefused::NoAccount,
         WithdrawalDenied::Child => RefundRefused::Child,
@@ -265,10 +355,19 @@ fn denied(denied: WithdrawalDenied) -> RefundRefused {
     }
 }
 
-fn unanswered(why: Unavailable) -> RefundRefused {
+pub(super) fn unanswered(why: Unavailable) -> RefundRefused {
     log::warn!("refund: the ledger does not answer: {why:?}");
     RefundRefused::LedgerUnavailable
 }
+
+fn unread(error: &WalletError) -> RefundRefused {
+    log::warn!("refund: the wallet's rows cannot be read: {error}");
+    RefundRefused::LedgerUnavailable
+}
+
+/// Tokens that were redeemed without being given out, looked at in one refund: there are none but
+/// after a crash.
+const KEPT_BACK_MAX: u32 = 8;
 
 /// Flights a caller boards before it is told to come back: the others were asked otherwise.
 const FLIGHTS_MAX: u32 = 8;

@@ -130,7 +130,10 @@ async fn a_refund_that_needs_a_mint_that_is_down_is_pending_and_done_when_it_is_
     let recovery = bench.till.recover().await;
     assert_eq!(recovery, Recovery { withdrawals_completed: 1, ..Recovery::default() });
     let change = bench.refund(&account).await.unwrap();
-    assert_eq!(change.amount, sat(3), "what was left is a refund of its own");
+    assert_eq!(change.amount, sat(3), "what nobody was given yet");
+    let rest = bench.refund(&account).await.unwrap();
+    assert_eq!(rest.amount, sat(3), "what was left is a refund of its own");
+    assert_ne!(rest, change);
     bench.audit().await;
 }
 
@@ -176,6 +179,42 @@ async fn killed_at_any_step_of_a_refund_the_next_process_gives_the_same_token_on
         assert_eq!(till.recover().await, Recovery::default());
     }
     assert_eq!(bench.faucet.value_in_fresh_wallet(issued.reveal()).await.unwrap(), 40);
+}
+
+async fn what_nobody_heard_of_is_given_before_anything_new(over: Over) {
+    let bench = Bench::start(over).await;
+    let account = bench.funded(40).await;
+    let begin = WithdrawalAsk {
+        id: WithdrawalId::nth(&account, 0),
+        account: account.clone(),
+        amount: Amount::Everything { unit: sat(1) },
+        mint: bench.mint.url(),
+        unit: "sat".to_owned(),
+    };
+    bench.till.ledger().withdraw_begin(begin).await.unwrap().unwrap();
+    assert_eq!(bench.till.recover().await.withdrawals_completed, 1);
+    let more = bench.sats(10).await;
+    bench.till.redeem(&more, account.clone(), Msat::ZERO).await.unwrap();
+    for (amount, left) in [(40, 10), (10, 0)] {
+        let change = bench.refund(&account).await.unwrap();
+        assert_eq!(change.amount, sat(amount));
+        assert_eq!(bench.value_of(&change).await, amount);
+        assert_eq!(holds(&bench.till, &account).await.available, sat(left));
+    }
+    bench.audit().await;
+}
+
+async fn an_amount_is_the_same_token_until_that_is_redeemed(over: Over) {
+    let bench = Bench::start(over).await;
+    let account = bench.funded(100).await;
+    let first = bench.refund_sats(&account, 30).await.unwrap();
+    assert_eq!(bench.refund_sats(&account, 30).await.unwrap(), first, "its answer was lost");
+    assert_eq!(holds(&bench.till, &account).await.available, sat(70));
+    assert_eq!(bench.value_of(&first).await, 30);
+    let second = bench.refund_sats(&account, 30).await.unwrap();
+    assert_eq!(bench.value_of(&second).await, 30, "another wish");
+    assert_eq!(holds(&bench.till, &account).await.available, sat(40));
+    bench.audit().await;
 }
 
 async fn proofs_of_a_retired_keyset_are_swapped_out_and_still_pay(over: Over) {
@@ -248,6 +287,8 @@ async fn what_was_pending_is_finished_in_the_background_when_the_mint_is_back(ov
 }
 
 over_both! {
+    what_nobody_heard_of_is_given_before_anything_new
+    an_amount_is_the_same_token_until_that_is_redeemed
     change_is_worth_what_is_left_and_repeating_gives_the_same_text
     simultaneous_refunds_of_one_account_are_one
     what_cannot_be_refunded_is_refused_by_its_reason

@@ -4,7 +4,8 @@
 //! Every proof has a source (a redemption or an exchange) that wrote down beforehand what it
 //! would be worth, and every proof that left has a withdrawal that wrote down its amount: a
 //! row changed by hand, or lost, shows as a mismatch. And nothing appears or disappears:
-//! `redeemed = pool + held + issued + lost + exchange fees`.
+//! `redeemed = pool + held + issued + lost + exchange fees + returned`. What a payment gave back
+//! is a redemption too; `returned` is what came back of failed ones, whose proofs never left.
 
 use super::rows::msat;
 use crate::ids::{AccountId, DepositId, WithdrawalId};
@@ -26,6 +27,8 @@ pub struct Audit {
     /// Set aside for tokens given out; `claimed` is the part that the mint has seen spent.
     pub issued: Msat,
     pub claimed: Msat,
+    /// Booked for payments that failed, and redeemed from there.
+    pub returned: Msat,
     pub redemption_fees: Msat,
     pub exchange_fees: Msat,
     pub redemptions_mismatched: u64,
@@ -44,7 +47,7 @@ impl Audit {
     /// Whether the rows agree with each other. The ledger is not looked at here.
     pub fn is_consistent(&self) -> bool {
         let came = self.uncredited.checked_add(self.credited);
-        let rest = [self.held, self.lost, self.issued, self.exchange_fees];
+        let rest = [self.held, self.lost, self.issued, self.exchange_fees, self.returned];
         let went = rest.into_iter().try_fold(self.pool, Msat::checked_add);
         let mismatched =
             [self.redemptions_mismatched, self.exchanges_mismatched, self.outgoing_mismatched];
@@ -85,12 +88,14 @@ pub fn audit_rows(tx: &mut Tx<'_>) -> Result<Audit, StoreError> {
         credited: sum(tx, "amount_msat", &redeemed("credited"))?,
         issued: sum(tx, WORTH, issued)?,
         claimed: sum(tx, WORTH, &held_by("outgoing", "claimed"))?,
+        returned: sum(tx, "booked_msat", "payments WHERE state = 'failed'")?,
         redemption_fees: sum(tx, "fee_msat", ours)?,
         exchange_fees: sum(tx, "fee_msat", "exchanges WHERE state = 'done'")?,
         redemptions_mismatched: count(tx, REDEMPTIONS_MISMATCHED)?
             .saturating_add(count(tx, QUOTES_MISMATCHED)?),
         exchanges_mismatched: count(tx, EXCHANGES_MISMATCHED)?,
-        outgoing_mismatched: count(tx, OUTGOING_MISMATCHED)?,
+        outgoing_mismatched: count(tx, OUTGOING_MISMATCHED)?
+            .saturating_add(count(tx, PAYMENTS_MISMATCHED)?),
         proofs_stray: count(tx, PROOFS_STRAY)?,
     })
 }
@@ -158,9 +163,11 @@ const PAGE: i64 = 1000;
 const REDEMPTIONS_MISMATCHED: &str = "
     SELECT COUNT(*) FROM redemptions WHERE state IN ('redeemed', 'credited') AND (
         amount * CASE unit WHEN 'sat' THEN 1000 WHEN 'msat' THEN 1 END <> amount_msat
-        OR amount <>
+        OR CASE WHEN id IN (SELECT deposit FROM payments WHERE state = 'failed') THEN 0
+            ELSE amount END <>
             (SELECT COALESCE(SUM(amount * 1.0), 0) FROM proofs WHERE source = redemptions.id)
         OR LENGTH(outputs) - LENGTH(REPLACE(outputs, ',', '')) + 1
+            - (SELECT COUNT(*) FROM payments WHERE deposit = redemptions.id AND state = 'failed')
             <> (SELECT COUNT(*) FROM proofs WHERE source = redemptions.id))";
 
 /// Invoices whose payment is ours and is no redemption, or another one. What waits to be paid, or
@@ -184,9 +191,25 @@ const EXCHANGES_MISMATCHED: &str = "
 const OUTGOING_MISMATCHED: &str = "
     SELECT COUNT(*) FROM outgoing WHERE
         (amount * CASE unit WHEN 'sat' THEN 1000 WHEN 'msat' THEN 1 END <> amount_msat)
-        OR (state = 'issuing') = EXISTS (SELECT 1 FROM proofs WHERE holder = outgoing.id)
-        OR (state <> 'issuing' AND amount <>
+        OR (state = 'issuing'
+            OR id IN (SELECT withdrawal FROM payments WHERE state = 'failed'))
+            = EXISTS (SELECT 1 FROM proofs WHERE holder = outgoing.id)
+        OR (state <> 'issuing'
+            AND id NOT IN (SELECT withdrawal FROM payments WHERE state = 'failed') AND amount <>
             (SELECT COALESCE(SUM(amount * 1.0), 0) FROM proofs WHERE holder = outgoing.id))";
+
+/// Payments that have begun without the proofs that were booked for them, and what came back of
+/// them and is no redemption, or another one.
+const PAYMENTS_MISMATCHED: &str = "
+    SELECT COUNT(*) FROM payments WHERE
+        amount * CASE unit WHEN 'sat' THEN 1000 WHEN 'msat' THEN 1 END <> amount_msat
+        OR booked * CASE unit WHEN 'sat' THEN 1000 WHEN 'msat' THEN 1 END <> booked_msat
+        OR (state = 'failed' AND returned_msat <> booked_msat)
+        OR (state IN ('paying', 'paid', 'failed') AND NOT EXISTS (SELECT 1 FROM outgoing
+            WHERE outgoing.id = withdrawal AND outgoing.state <> 'issuing'
+                AND outgoing.amount_msat = booked_msat AND outgoing.account = payments.account))
+        OR returned_msat <> (SELECT COALESCE(SUM(redemptions.amount_msat), 0) FROM redemptions
+            WHERE redemptions.id = payments.deposit AND redemptions.account = payments.account)";
 
 const PROOFS_STRAY: &str = "
     SELECT COUNT(*) FROM proofs WHERE

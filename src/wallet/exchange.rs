@@ -171,7 +171,7 @@ impl Wallet {
         Ok(self.db().write(Durability::Process, read).await?)
     }
 
-    async fn terms(&self, mint: &Mint, unit: Unit) -> Option<Terms> {
+    pub(super) async fn terms(&self, mint: &Mint, unit: Unit) -> Option<Terms> {
         let keyset = mint.active(&unit).await.ok()?;
         let infos = mint.keysets(|_| true).await.ok()?;
         let fee = |info: &KeySetInfo| (info.id, info.input_fee_ppk);
@@ -240,7 +240,7 @@ impl Wallet {
         }
     }
 
-    fn spendable(&self, rows: &[ProofRow]) -> Result<Vec<Proof>, WalletError> {
+    pub(super) fn spendable(&self, rows: &[ProofRow]) -> Result<Vec<Proof>, WalletError> {
         let proof = |row: &ProofRow| {
             let secret = self.seed().secret(row.keyset, row.counter)?;
             Ok(Proof::new(Amount::from(row.amount), row.keyset, secret, row.c))

@@ -245,13 +245,13 @@ impl Terms {
     }
 
     /// NUT-02: the sum over the inputs, rounded up once.
-    fn fee(&self, inputs: &[ProofRow]) -> u64 {
+    pub(super) fn fee(&self, inputs: &[ProofRow]) -> u64 {
         let each = inputs.iter().map(|proof| self.ppk.get(&proof.keyset).copied().unwrap_or(0));
         each.fold(0_u64, u64::saturating_add).div_ceil(PPK)
     }
 }
 
-fn total(proofs: &[ProofRow]) -> u64 {
+pub(super) fn total(proofs: &[ProofRow]) -> u64 {
     proofs.iter().fold(0, |sum, proof| sum.saturating_add(proof.amount))
 }
 

@@ -53,14 +53,24 @@ impl Wallet {
         issue: &Issue,
         patience: Duration,
     ) -> Result<Option<CashuToken>, WalletError> {
+        self.set_aside(issue, patience).await?;
+        self.issued(&issue.id).await
+    }
+
+    /// Sets the proofs of this withdrawal aside, if that can be done now.
+    pub(super) async fn set_aside(
+        &self,
+        issue: &Issue,
+        patience: Duration,
+    ) -> Result<(), WalletError> {
         let waiting = Stopwatch::start();
         loop {
             if self.claim(issue).await? == Claim::Issued || self.exchange_for(issue).await? {
-                return self.issued(&issue.id).await;
+                return Ok(());
             }
             if waiting.elapsed() >= patience || !self.is_exchanged_elsewhere(&issue.id).await? {
                 // The other gateway may have come to its end since it was found at it.
-                return self.issued(&issue.id).await;
+                return Ok(());
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }

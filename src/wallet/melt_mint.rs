@@ -116,7 +116,23 @@ impl Mint {
         blanks: Vec<BlindedMessage>,
     ) -> Result<Melting, MintError> {
         let blanks = (!blanks.is_empty()).then_some(blanks);
+        self.asked_to_melt(MeltRequest::new(quote.to_owned(), inputs, blanks)).await
+    }
+
+    /// As [`Mint::melt`], for who follows the quote: a mint that can answers as soon as it has
+    /// taken the request, and mostly says that it is pending.
+    pub(super) async fn melt_at_once(
+        &self,
+        quote: &str,
+        inputs: Proofs,
+        blanks: Vec<BlindedMessage>,
+    ) -> Result<Melting, MintError> {
+        let blanks = (!blanks.is_empty()).then_some(blanks);
         let request = MeltRequest::new(quote.to_owned(), inputs, blanks);
+        self.asked_to_melt(request.prefer_async(true)).await
+    }
+
+    async fn asked_to_melt(&self, request: MeltRequest<String>) -> Result<Melting, MintError> {
         let ask = |client: cdk::HttpClient| async move {
             client.post_melt(&PaymentMethod::BOLT11, request).await
         };

@@ -8,6 +8,7 @@
 //! * `foreign`: what a mint that is not accepted pays one that is, for somebody's token
 //!   (`foreign.rs`).
 //! * `quote`: what a mint was paid over Lightning becomes proofs of ours (`quote.rs`).
+//! * `pay`: proofs of ours pay an invoice, through their mint (`payment.rs`).
 //!
 //! Promises: every request that could take or give value is on disk, with the counters its
 //! secrets derive from, before a mint sees it, so that its fate can always be found out
@@ -32,6 +33,9 @@ mod issue;
 mod lease;
 mod melt_mint;
 mod mint;
+mod payment;
+mod payment_melting;
+mod payment_rows;
 mod quote;
 mod quote_mint;
 mod quote_rows;
@@ -69,6 +73,8 @@ pub use self::foreign::Swapped;
 pub use self::incoming::{TOKEN_BYTES_MAX, TOKEN_PROOFS_MAX};
 pub(crate) use self::issue::Issue;
 pub use self::mint::Unit;
+pub(crate) use self::payment::{Paid, Payment, PlanRefused};
+pub(crate) use self::payment_rows::{PaymentPlan, PaymentState};
 pub(crate) use self::quote::{
     Invoice, Looked, PaidQuote, Progress, Purpose, QuoteAsk, QuoteRefused, Quoted,
 };

@@ -6,7 +6,9 @@
 //! gateway is at an operation (`lease.rs`). A quote's `id` is a hash of the invoice's id, `quote`
 //! is its name at the mint, `terms` are the till's, for the account that it opens; a redemption's
 //! are in `openings` until it is credited. A foreign mint's payment of a quote is in
-//! `foreign_melts` under the quote's id; `change` is what it gave back, once we know.
+//! `foreign_melts` under the quote's id; `change` is what it gave back, once we know. A payment's
+//! `booked` is what its withdrawal took, in units, and `returned` what has come back of that.
+//! `handed_out` has the withdrawals whose token somebody was there to be given.
 
 /// Written for SQLite, safe to run again.
 pub const SCHEMA: &str = "
@@ -117,6 +119,40 @@ CREATE TABLE IF NOT EXISTS outgoing (
     checked_ms INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX IF NOT EXISTS outgoing_unclaimed ON outgoing (checked_ms) WHERE state = 'issued';
+CREATE INDEX IF NOT EXISTS outgoing_of ON outgoing (account, seq) WHERE state = 'issued';
+CREATE TABLE IF NOT EXISTS handed_out (
+    id TEXT PRIMARY KEY
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS payments (
+    id TEXT PRIMARY KEY,
+    withdrawal TEXT NOT NULL,
+    account TEXT NOT NULL,
+    recipient TEXT NOT NULL,
+    everything INTEGER NOT NULL,
+    deposited_msat INTEGER NOT NULL,
+    mint TEXT NOT NULL,
+    unit TEXT NOT NULL,
+    amount INTEGER NOT NULL CHECK (amount > 0),
+    amount_msat INTEGER NOT NULL CHECK (amount_msat > 0),
+    booked INTEGER NOT NULL CHECK (booked >= amount),
+    booked_msat INTEGER NOT NULL CHECK (booked_msat >= amount_msat),
+    fee_reserve INTEGER NOT NULL CHECK (fee_reserve >= 0),
+    quote TEXT NOT NULL,
+    payment_hash TEXT NOT NULL,
+    keyset TEXT NOT NULL,
+    counter_start INTEGER NOT NULL CHECK (counter_start >= 0),
+    blanks INTEGER NOT NULL CHECK (blanks >= 0),
+    deposit TEXT NOT NULL UNIQUE,
+    returned_msat INTEGER NOT NULL DEFAULT 0 CHECK (returned_msat >= 0),
+    preimage TEXT,
+    state TEXT NOT NULL CHECK (state IN ('planned', 'paying', 'paid', 'failed')),
+    owner TEXT,
+    expires_ms INTEGER NOT NULL,
+    asked_ms INTEGER,
+    heard INTEGER NOT NULL DEFAULT 0,
+    ended_ms INTEGER
+) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS payments_for ON payments (withdrawal);
 CREATE TABLE IF NOT EXISTS exchanges (
     id TEXT PRIMARY KEY,
     withdrawal TEXT,

@@ -9,7 +9,7 @@ use super::lease::free;
 use super::rows::{ProofRow, RedemptionRow, State};
 use super::{Wallet, WalletError, normalised_url, quote_rows};
 use crate::clock::UnixMs;
-use crate::ids::{AccountId, DepositId};
+use crate::ids::{AccountId, DepositId, WithdrawalId};
 use crate::store::{Durability, StoreError, Tx, values};
 
 /// The undecided rows of one round, oldest first.
@@ -85,6 +85,56 @@ impl Wallet {
             }
         }
         Ok(claimed)
+    }
+
+    /// Somebody was there to be given this token.
+    pub(crate) async fn note_handed_out(&self, id: &WithdrawalId) {
+        let wanted = id.clone();
+        let write = move |tx: &mut Tx<'_>| {
+            let sql = "INSERT INTO handed_out (id) VALUES (?1) ON CONFLICT (id) DO NOTHING";
+            tx.execute(sql, values![wanted.as_str()])
+        };
+        // Then it is given once more, to who asks next.
+        if let Err(error) = self.db().write(Durability::Process, write).await {
+            log::info!("withdrawal {id}: handed out, and not noted as such: {error}");
+        }
+    }
+
+    /// The first token of this account that nobody was there to be given, unless it is known to
+    /// be spent.
+    pub(crate) async fn kept_back(
+        &self,
+        account: &AccountId,
+    ) -> Result<Option<WithdrawalId>, WalletError> {
+        let account = account.clone();
+        let read = move |tx: &mut Tx<'_>| {
+            let sql = "SELECT id FROM outgoing WHERE account = ?1 AND state = 'issued'
+                       AND NOT EXISTS (SELECT 1 FROM handed_out WHERE handed_out.id = outgoing.id)
+                       AND NOT EXISTS
+                           (SELECT 1 FROM payments WHERE payments.withdrawal = outgoing.id)
+                       ORDER BY seq LIMIT 1";
+            let found = tx.row(sql, values![account.as_str()])?;
+            found.map(|row| Ok(WithdrawalId::stored(row.get::<String>(0)?))).transpose()
+        };
+        Ok(self.db().write(Durability::Process, read).await?)
+    }
+
+    /// Whether the mint has seen this token spent, as far as it answers.
+    pub(crate) async fn is_claimed(&self, id: &WithdrawalId) -> Result<bool, WalletError> {
+        let wanted = id.clone();
+        let read = move |tx: &mut Tx<'_>| {
+            let sql = "SELECT mint, state FROM outgoing WHERE id = ?1";
+            let Some(row) = tx.row(sql, values![wanted.as_str()])? else { return Ok(None) };
+            let (mint, state): (String, String) = (row.get(0)?, row.get(1)?);
+            Ok(Some((mint, state == "claimed", ProofRow::held_by(tx, wanted.as_str())?)))
+        };
+        let found = self.db().write(Durability::Process, read).await?;
+        let Some((mint, claimed, rows)) = found else { return Ok(false) };
+        let Some(mint) = self.mint_at(&mint).filter(|_| !claimed) else { return Ok(claimed) };
+        let ys: Result<Vec<_>, _> =
+            rows.iter().map(|row| self.seed().y(row.keyset, row.counter)).collect();
+        let states = mint.states(ys?).await.unwrap_or_default();
+        Ok(states.contains(&ProofState::Spent))
     }
 
     async fn unclaimed(&self) -> Result<Vec<(String, String, Vec<ProofRow>)>, WalletError> {

@@ -53,7 +53,6 @@ fn check_made(answer: &Answer) {
 #[tokio::test]
 async fn neither_side_sees_a_credential_or_the_connection_of_the_other() {
     let world = World::start().await;
-    let key = world.key(1000).await;
     let theirs: [(&str, &str); 14] = [
         ("cookie", "secret=cookie"),
         ("x-api-key", "secret-key"),
@@ -72,6 +71,8 @@ async fn neither_side_sees_a_credential_or_the_connection_of_the_other() {
     ];
     let kept = [("x-title", "nuts"), ("accept", "application/json"), ("x-stainless-os", "Linux")];
     for body in [chat("demo"), streamed("demo")] {
+        // A key of its own, because the same idempotency key is for one request.
+        let key = world.key(1000).await;
         let lines = [theirs.as_slice(), kept.as_slice()].concat();
         let answer = chat_with(&world, &key, &lines, &body).await.expect(200);
         let seen = world.upstream.requests().pop().unwrap();

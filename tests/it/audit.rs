@@ -196,8 +196,8 @@ impl Busy {
     /// Refunds that leave the pool, while it is small, with coins too large for the last of them.
     async fn make_an_exchange(&mut self) {
         let (first, second) = (self.world.key(7).await, self.world.key(4).await);
-        for key in [&first, &first, &second] {
-            let asked = json!({"amount_sats": 3});
+        for (key, sats) in [(&first, 3), (&first, 2), (&second, 3)] {
+            let asked = json!({"amount_sats": sats});
             let refund = self.world.post("/v1/balance/refund", Pay::from(key), &asked).await;
             self.given.extend(ecash_in(&refund.expect(200)));
         }

@@ -239,6 +239,9 @@ fn recovered(step: Step) -> &'static [Step] {
         Step::QuoteRecorded | Step::QuoteOffered | Step::QuotePaid | Step::QuoteSigned => {
             unreachable!("no token gets there; see lightning.rs")
         }
+        Step::PaymentPlanned | Step::PaymentBegun | Step::PaymentAnswered | Step::PaymentEnded => {
+            unreachable!("no token gets there; see lightning_refund.rs")
+        }
     }
 }
 

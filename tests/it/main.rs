@@ -30,6 +30,7 @@ mod http2;
 mod idempotency;
 mod idempotency_calls;
 mod lightning;
+mod lightning_refund;
 mod limits;
 mod live;
 mod long_stream;

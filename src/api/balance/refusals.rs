@@ -4,7 +4,7 @@
 use serde_json::json;
 
 use crate::error::{Fault, Kind, Refusal};
-use crate::till::{RedeemRefused, RefundRefused};
+use crate::till::{NoInvoice, PayRefused, RedeemRefused, RefundRefused};
 
 /// Why a token did not become balance, here and on billable routes. The wallet's and the mint's
 /// own words stay with us: nobody vouches for what a mint puts into them.
@@ -92,8 +92,8 @@ pub fn refund_refusal(refused: &RefundRefused) -> Refusal {
         )
         .details(json!({ "available": available })),
         RefundRefused::Insufficient { available } => {
-            invalid("balance_too_small_to_refund", "less than this amount is available")
-                .details(json!({ "available": available }))
+            invalid("balance_too_small_to_refund", "less than 'amount_sats' is available")
+                .details(json!({ "param": "amount_sats", "available": available }))
         }
         RefundRefused::InProgress { open } => invalid(
             "requests_in_progress",
@@ -102,8 +102,67 @@ pub fn refund_refusal(refused: &RefundRefused) -> Refusal {
         )
         .details(json!({ "open": open })),
         RefundRefused::MintNotAccepted => mint_not_accepted(),
+        RefundRefused::MintHasTooLittle => {
+            Refusal::field("mint", "holds too little for this; leave it out, or name another")
+        }
         RefundRefused::Pending => pending("this refund is booked and waits for the mint"),
         RefundRefused::LedgerUnavailable => Refusal::ledger_unavailable(),
+    }
+}
+
+/// Why nothing was paid to a Lightning address. Its host's and the mint's own words stay with us.
+pub(super) fn pay_refusal(refused: &PayRefused) -> Refusal {
+    let bad = |code, message| Refusal::new(Kind::UpstreamError, code, message);
+    match refused {
+        PayRefused::Refund(refused) => refund_refusal(refused),
+        PayRefused::NoInvoice(why) => no_invoice(why),
+        PayRefused::Insufficient { available, fee_max } => Refusal::new(
+            Kind::InvalidRequest,
+            "balance_too_small_to_refund",
+            "less than 'amount_sats' and the most that the payment may cost is available",
+        )
+        .details(json!({ "param": "amount_sats", "available": available, "fee_max": fee_max })),
+        PayRefused::FeeTooHigh { asked, most } => Refusal::new(
+            Kind::InvalidRequest,
+            "lightning_fee_too_high",
+            "the mint may take more for this payment than this gateway allows",
+        )
+        .status(422)
+        .details(json!({ "fee_reserve": asked, "fee_max": most })),
+        PayRefused::MintRefused => {
+            bad("lightning_payment_failed", "the mint does not pay this; nothing was taken")
+                .fault(Fault::Mint)
+        }
+        PayRefused::MintSilent => Refusal::new(
+            Kind::ServiceUnavailable,
+            "cashu_mint_unreachable",
+            "the mint that is to pay cannot be reached; nothing was taken",
+        )
+        .retry_after_s(MINT_RETRY_AFTER_S)
+        .fault(Fault::Mint),
+        PayRefused::Failed => {
+            bad("lightning_payment_failed", "the payment failed; its value is on the account again")
+                .fault(Fault::Mint)
+        }
+    }
+}
+
+fn no_invoice(why: &NoInvoice) -> Refusal {
+    let bad = |message| Refusal::new(Kind::UpstreamError, "lightning_address_failed", message);
+    match why {
+        NoInvoice::Unwelcome => {
+            Refusal::field("lightning_address", "does not name a host that can be asked")
+        }
+        NoInvoice::Refused => {
+            Refusal::field("lightning_address", "is not known to its host, or takes no payments")
+        }
+        NoInvoice::OutOfRange { min, max } => {
+            Refusal::field("amount_sats", "is not what this address takes").details(json!({
+                "param": "amount_sats", "min_msats": min, "max_msats": max,
+            }))
+        }
+        NoInvoice::Silent => bad("the host of 'lightning_address' does not answer"),
+        NoInvoice::Unusable => bad("the host of 'lightning_address' gives no usable invoice"),
     }
 }
 
@@ -193,12 +252,47 @@ mod tests {
             (RefundRefused::Insufficient { available }, 400, "balance_too_small_to_refund"),
             (RefundRefused::InProgress { open: 1 }, 400, "requests_in_progress"),
             (RefundRefused::MintNotAccepted, 400, "mint_not_accepted"),
+            (RefundRefused::MintHasTooLittle, 400, "invalid_value"),
             (RefundRefused::Pending, 425, "refund_pending"),
             (RefundRefused::LedgerUnavailable, 503, "ledger_unavailable"),
         ] {
             let refusal = refund_refusal(&refused);
             assert_eq!((refusal.status_code(), refusal.code()), (status, code), "{refused:?}");
             assert_eq!(refusal.retry_after().is_some(), status >= 425, "{refused:?}");
+        }
+    }
+
+    #[test]
+    fn every_refused_payment_has_its_code_and_names_its_field() {
+        let (available, min, max) = (amount(7), amount(1), amount(9));
+        let no_invoice = PayRefused::NoInvoice;
+        for (refused, status, code, param) in [
+            (PayRefused::Refund(RefundRefused::Pending), 425, "refund_pending", None),
+            (
+                PayRefused::Insufficient { available, fee_max: amount(5) },
+                400,
+                "balance_too_small_to_refund",
+                Some("amount_sats"),
+            ),
+            (PayRefused::FeeTooHigh { asked: max, most: min }, 422, "lightning_fee_too_high", None),
+            (PayRefused::MintRefused, 502, "lightning_payment_failed", None),
+            (PayRefused::Failed, 502, "lightning_payment_failed", None),
+            (PayRefused::MintSilent, 503, "cashu_mint_unreachable", None),
+            (no_invoice(NoInvoice::Unwelcome), 400, "invalid_value", Some("lightning_address")),
+            (no_invoice(NoInvoice::Refused), 400, "invalid_value", Some("lightning_address")),
+            (
+                no_invoice(NoInvoice::OutOfRange { min, max }),
+                400,
+                "invalid_value",
+                Some("amount_sats"),
+            ),
+            (no_invoice(NoInvoice::Silent), 502, "lightning_address_failed", None),
+            (no_invoice(NoInvoice::Unusable), 502, "lightning_address_failed", None),
+        ] {
+            let refusal = pay_refusal(&refused);
+            assert_eq!((refusal.status_code(), refusal.code()), (status, code), "{refused:?}");
+            let body: Value = serde_json::from_slice(&refusal.body("")).unwrap();
+            assert_eq!(body["error"]["details"]["param"].as_str(), param, "{refused:?}");
         }
     }
 

@@ -51,7 +51,11 @@ pub(in crate::api) const REFUNDED: Codes = &[
     (400, "mint_not_accepted"),
     (403, "child_key"),
     (404, "refund_not_found"),
+    (422, "lightning_fee_too_high"),
     (425, "refund_pending"),
+    (502, "lightning_address_failed"),
+    (502, "lightning_payment_failed"),
+    (503, "cashu_mint_unreachable"),
 ];
 
 /// Where only the key that has child keys may act.

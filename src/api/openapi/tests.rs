@@ -40,7 +40,7 @@ async fn the_document_has_every_path_and_method_of_the_router_and_no_other() {
     let webhooks = Webhooks::open(ledger.clone(), News::default(), &wallet, of_webhooks, metrics);
     let webhooks = webhooks.await.unwrap();
     let till = Till::open(ledger, wallet);
-    let router = router(ApiState { config, prices, till, webhooks });
+    let router = router(ApiState { config, prices, till, webhooks, pay_out: None });
 
     let mut there = Paths::new();
     for path in paths(&router) {

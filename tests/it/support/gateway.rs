@@ -180,6 +180,10 @@ impl Gateway {
     }
 
     async fn is_healthy(&self) -> bool {
+        // Neither listener waits for the other.
+        if Raw::try_connect(self.admin_address()).await.is_err() {
+            return false;
+        }
         let Ok(mut raw) = Raw::try_connect(self.address()).await else { return false };
         if self.is_secure {
             // It listens when it is ready for requests, and this is none.

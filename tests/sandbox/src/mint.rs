@@ -1,4 +1,5 @@
-//! A real CDK mint whose Lightning payments are made up: every quote counts as paid at once.
+//! A real CDK mint whose Lightning payments are made up: every quote counts as paid at once, and
+//! so does what it is to pay, unless a test says otherwise (`payments.rs`).
 //!
 //! It can be stopped and started again without forgetting anything but its cache of answers,
 //! its swaps can be held up or their answers lost, its quotes be left unpaid, and its keysets
@@ -27,6 +28,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::listening::{Cut, Cuttable, Port};
 use crate::network::{self, Network};
+use crate::payments::{Lightning, Node, Payments};
 use crate::{Error, Result};
 
 #[derive(Clone, Debug)]
@@ -36,11 +38,12 @@ pub struct MintOptions {
     pub units: Vec<CurrencyUnit>,
     /// Thousandths of the unit charged per proof that is swapped (NUT-02).
     pub input_fee_ppk: u64,
+    /// What a Lightning payment costs, and what the mint reserves for that, in the unit.
+    pub payment_fee: u64,
+    pub payment_fee_reserve: u64,
     /// Where the mint's seed and database live. Without one both are in memory, which a stop and
     /// a start of the same handle survive.
     pub dir: Option<PathBuf>,
-    /// What this mint reserves for paying an invoice; such a payment costs 1.
-    pub payment_fee_reserve: u64,
     /// What connects it to other mints. Without one every invoice of its own is paid at once.
     pub network: Option<Network>,
 }
@@ -51,9 +54,10 @@ impl Default for MintOptions {
             port: 0,
             units: vec![CurrencyUnit::Sat],
             input_fee_ppk: 0,
-            dir: None,
-            payment_fee_reserve: 0,
+            payment_fee: 1,
+            payment_fee_reserve: 2,
             network: None,
+            dir: None,
         }
     }
 }
@@ -71,6 +75,7 @@ impl Mint {
         let mut port = Port::take(options.port)?;
         let (database, seed) = open(options.dir.as_deref()).await?;
         let database = Arc::new(database);
+        let controls = Arc::new(Controls { network: options.network, ..Controls::default() });
         let mut builder = MintBuilder::new(database.clone()).with_name("nutgate sandbox".into());
         for unit in &options.units {
             let config = UnitConfig { input_fee_ppk: options.input_fee_ppk, ..Default::default() };
@@ -80,7 +85,13 @@ impl Mint {
                     unit.clone(),
                     PaymentMethod::BOLT11,
                     MintMeltLimits::new(1, AMOUNT_MAX),
-                    Arc::new(lightning(unit.clone(), options.payment_fee_reserve)),
+                    Arc::new(Lightning {
+                        fake: lightning(unit.clone()),
+                        node: controls.node.clone(),
+                        unit: unit.clone(),
+                        fee: options.payment_fee,
+                        fee_reserve: options.payment_fee_reserve,
+                    }),
                 )
                 .await?;
         }
@@ -89,8 +100,6 @@ impl Mint {
         mint.start().await?;
 
         let mint = Arc::new(mint);
-        let network = options.network;
-        let controls = Arc::new(Controls { network, ..Controls::default() });
         let serving = Serving::start(&mint, &controls, &mut port).await?;
         let input_fee_ppk = options.input_fee_ppk;
         Ok(Self { mint, controls, input_fee_ppk, port, serving: Some(serving) })
@@ -144,6 +153,35 @@ impl Mint {
         self.controls.lose_issues.send_replace(on);
     }
 
+    /// What becomes of what the mint is to pay from here on, and of what is pending.
+    pub fn payments(&self, rule: Payments) {
+        self.controls.node.rule(rule);
+    }
+
+    /// All that the mint has paid over Lightning, in msat, without fees. No invoice was ever paid
+    /// twice.
+    ///
+    /// # Panics
+    /// One was.
+    pub fn paid_out(&self) -> u64 {
+        self.controls.node.paid().iter().sum()
+    }
+
+    /// How many payments that were.
+    pub fn paid_count(&self) -> u64 {
+        self.controls.node.paid().len() as u64
+    }
+
+    /// How often a payment was tried.
+    pub fn payment_count(&self) -> u64 {
+        self.controls.node.asked()
+    }
+
+    /// While on, the mint pays and then the connection breaks instead of an answer.
+    pub fn lose_payment_answers(&self, on: bool) {
+        self.controls.lose_payments.send_replace(on);
+    }
+
     /// How often the mint was asked to sign for a quote, and has decided whether it does.
     pub fn issue_count(&self) -> u64 {
         *self.controls.issued.borrow()
@@ -178,7 +216,9 @@ struct Controls {
     unpaid: watch::Sender<bool>,
     lose_issues: watch::Sender<bool>,
     issued: watch::Sender<u64>,
-    /// Swaps, and signing for quotes.
+    lose_payments: watch::Sender<bool>,
+    node: Arc<Node>,
+    /// Swaps, signing for quotes, and payments.
     swaps: TaskTracker,
 }
 
@@ -276,7 +316,8 @@ async fn meddle_with_quotes(
         let answer = next.run(request).await;
         return if *controls.unpaid.borrow() { unpaid(answer).await } else { answer };
     }
-    if request.method() != Method::POST || path != "/v1/mint/bolt11" {
+    let pays = path == "/v1/melt/bolt11";
+    if request.method() != Method::POST || !(pays || path == "/v1/mint/bolt11") {
         return next.run(request).await;
     }
     // On its own task for the same reason as a swap.
@@ -284,14 +325,15 @@ async fn meddle_with_quotes(
         let controls = controls.clone();
         async move {
             let answer = next.run(request).await;
-            controls.issued.send_modify(|issued| *issued += 1);
+            controls.issued.send_modify(|issued| *issued += u64::from(!pays));
             answer
         }
     });
     let Ok(answer) = issue.await else {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     };
-    if *controls.lose_issues.borrow() {
+    let lose = if pays { &controls.lose_payments } else { &controls.lose_issues };
+    if *lose.borrow() {
         connection.now();
         pending::<()>().await;
     }
@@ -330,8 +372,8 @@ fn fresh_seed() -> Vec<u8> {
     SecretKey::generate().to_secret_bytes().to_vec()
 }
 
-fn lightning(unit: CurrencyUnit, fee_reserve: u64) -> FakeWallet {
-    let fee = FeeReserve { min_fee_reserve: fee_reserve.into(), percent_fee_reserve: 0.0 };
+fn lightning(unit: CurrencyUnit) -> FakeWallet {
+    let fee = FeeReserve { min_fee_reserve: 0.into(), percent_fee_reserve: 0.0 };
     FakeWallet::new(fee, HashMap::new(), HashSet::new(), 0, unit)
 }
 
