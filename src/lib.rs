@@ -15,6 +15,7 @@ pub mod ledger;
 pub mod money;
 pub mod once;
 pub mod pricing;
+pub mod seal;
 pub mod serve;
 pub mod store;
 pub mod telemetry;

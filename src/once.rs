@@ -1,22 +1,23 @@
 //! A client's `Idempotency-Key`: what it names, and how the answers are sealed that are kept under
 //! it.
 //!
-//! An answer is the client's and nobody else's. So it is kept sealed, with ChaCha20-Poly1305, under
-//! a key that is made of the client's credential and of its idempotency key, of which the ledger
-//! has hashes only: what is kept is worth nothing to who reads it, and opens for the repetition.
+//! An answer is the client's and nobody else's. So it is kept sealed, under a key that is made of
+//! the client's credential and of its idempotency key, of which the ledger has hashes only: what is
+//! kept is worth nothing to who reads it, and opens for the repetition.
 
 use std::fmt;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use ring::{aead, hmac};
+use ring::hmac;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Kind, Refusal};
 use crate::ids::{AccountId, ApiKey, OnceId, WithdrawalId};
 use crate::ledger::once::Once;
+use crate::seal::Seal;
 
 /// A request that names an idempotency key, and whose it is.
 #[derive(Clone)]
@@ -64,27 +65,16 @@ impl Keyed {
 
     /// `None`: the machine has no random bits to give, so nothing is kept.
     pub fn seal(&self, kept: &Kept) -> Option<Vec<u8>> {
-        let mut nonce = [0; aead::NONCE_LEN];
-        getrandom::fill(&mut nonce).ok()?;
-        let mut sealed = kept.to_bytes()?;
-        let nonce_of = aead::Nonce::assume_unique_for_key(nonce);
-        self.cipher()?.seal_in_place_append_tag(nonce_of, aead::Aad::empty(), &mut sealed).ok()?;
-        Some([nonce.as_slice(), &sealed].concat())
+        self.sealing().seal(self.once.id.as_str(), &kept.to_bytes()?)
     }
 
     /// `None`: it was not sealed by this client under this key.
     pub fn open(&self, sealed: &[u8]) -> Option<Kept> {
-        let (nonce, sealed) = sealed.split_at_checked(aead::NONCE_LEN)?;
-        let nonce = aead::Nonce::try_assume_unique_for_key(nonce).ok()?;
-        let mut opened = sealed.to_vec();
-        let opened = self.cipher()?.open_in_place(nonce, aead::Aad::empty(), &mut opened).ok()?;
-        Kept::of_bytes(opened)
+        Kept::of_bytes(&self.sealing().open(self.once.id.as_str(), sealed)?)
     }
 
-    fn cipher(&self) -> Option<aead::LessSafeKey> {
-        let bits = self.derive("kept answer");
-        let key = aead::UnboundKey::new(&aead::CHACHA20_POLY1305, &bits).ok()?;
-        Some(aead::LessSafeKey::new(key))
+    fn sealing(&self) -> Seal {
+        Seal::new(&self.derive("kept answer"))
     }
 }
 

@@ -19,7 +19,7 @@ use futures_util::future::join_all;
 use tokio::task::JoinSet;
 
 use super::rows::{Delivery, Held};
-use super::{Inner, Webhooks};
+use super::{Inner, WebhookSecret, Webhooks};
 use crate::clock::UnixMs;
 use crate::ledger::Ledger;
 use crate::store::{Durability, StoreError, Tx};
@@ -102,7 +102,7 @@ impl<L: Ledger> Webhooks<L> {
 
     async fn attempt(&self, held: &Held, delivery: &Delivery) -> Attempt {
         let failed = |why: String| Attempt::Failed { why, retry_after: None };
-        let secret = match self.0.seal.open(&held.id, &held.sealed) {
+        let secret = match WebhookSecret::opened(&self.0.seal, &held.id, &held.sealed) {
             Ok(secret) => secret,
             Err(error) => {
                 log::error!("webhook {}: {error}", held.id);

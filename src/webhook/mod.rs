@@ -27,12 +27,12 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 use self::rows::{Listener, New};
-use self::secret::Seal;
 use crate::config;
 use crate::fetch::Fetch;
 use crate::fetch::guard::{Guard, Unwelcome};
 use crate::ids::AccountId;
 use crate::ledger::{Ledger, News, Unavailable};
+use crate::seal::Seal;
 use crate::store::{Db, Durability, StoreError};
 use crate::telemetry::Metrics;
 use crate::wallet::Wallet;
@@ -173,7 +173,7 @@ impl<L: Ledger> Webhooks<L> {
             Some(secret) => secret,
             None => WebhookSecret::fresh().map_err(|error| error.to_string())?,
         };
-        let sealed = self.0.seal.seal(id, &secret)?;
+        let sealed = secret.sealed(&self.0.seal, id)?;
         Ok((secret, sealed))
     }
 

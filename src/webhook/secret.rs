@@ -6,9 +6,9 @@
 use base64::alphabet;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 use base64::engine::{DecodePaddingMode, Engine as _};
-use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::hmac;
 
+use crate::seal::Seal;
 use crate::store::StoreError;
 
 /// As its owner writes it. Nothing prints it.
@@ -47,6 +47,22 @@ impl WebhookSecret {
         &self.0
     }
 
+    /// As it is kept, for this webhook alone.
+    ///
+    /// # Errors
+    /// The machine has no random bits to give.
+    pub(super) fn sealed(&self, seal: &Seal, webhook: &str) -> Result<Vec<u8>, String> {
+        seal.seal(webhook, self.0.as_bytes()).ok_or_else(|| "no random bits".to_owned())
+    }
+
+    /// # Errors
+    /// It was sealed by another seed, for another webhook, or was changed.
+    pub(super) fn opened(seal: &Seal, webhook: &str, sealed: &[u8]) -> Result<Self, StoreError> {
+        let text = seal.open(webhook, sealed).and_then(|text| String::from_utf8(text).ok());
+        text.map(Self)
+            .ok_or_else(|| StoreError(format!("the secret of {webhook} cannot be opened")))
+    }
+
     /// `X-Webhook-Signature` and `webhook-signature` of a delivery.
     pub(super) fn signatures(&self, event: &str, at_s: u64, body: &str) -> (String, String) {
         let key = match self.0.strip_prefix(PREFIX) {
@@ -63,45 +79,6 @@ impl WebhookSecret {
 impl std::fmt::Debug for WebhookSecret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("WebhookSecret(redacted)")
-    }
-}
-
-/// Keeps secrets unreadable in the database, by a key of the wallet's seed. Each is bound to its
-/// webhook: moved to another row it opens no more.
-pub(super) struct Seal(LessSafeKey);
-
-impl Seal {
-    pub(super) fn new(key: &[u8; 32]) -> Self {
-        let key = UnboundKey::new(&AES_256_GCM, key).expect("a key of AES-256 has 32 bytes");
-        Self(LessSafeKey::new(key))
-    }
-
-    /// # Errors
-    /// The machine has no random bits to give.
-    pub(super) fn seal(&self, webhook: &str, secret: &WebhookSecret) -> Result<Vec<u8>, String> {
-        let mut nonce = [0; NONCE_LEN];
-        getrandom::fill(&mut nonce).map_err(|error| error.to_string())?;
-        let mut sealed = secret.0.clone().into_bytes();
-        self.0
-            .seal_in_place_append_tag(
-                Nonce::assume_unique_for_key(nonce),
-                Aad::from(webhook),
-                &mut sealed,
-            )
-            .map_err(|error| error.to_string())?;
-        Ok([nonce.as_slice(), &sealed].concat())
-    }
-
-    /// # Errors
-    /// It was sealed by another seed, for another webhook, or was changed.
-    pub(super) fn open(&self, webhook: &str, sealed: &[u8]) -> Result<WebhookSecret, StoreError> {
-        let unfit = || StoreError(format!("the secret of {webhook} cannot be opened"));
-        let (nonce, sealed) = sealed.split_first_chunk::<NONCE_LEN>().ok_or_else(unfit)?;
-        let nonce = Nonce::assume_unique_for_key(*nonce);
-        let mut sealed = sealed.to_vec();
-        let opened = self.0.open_in_place(nonce, Aad::from(webhook), &mut sealed);
-        let text = opened.map_err(|_| unfit())?.to_vec();
-        String::from_utf8(text).map(WebhookSecret).map_err(|_| unfit())
     }
 }
 
@@ -179,16 +156,11 @@ mod tests {
     #[test]
     fn a_sealed_secret_opens_for_its_webhook_and_seed_alone() {
         let (seal, secret) = (Seal::new(&[1; 32]), WebhookSecret::fresh().unwrap());
-        let sealed = seal.seal("one", &secret).unwrap();
-        assert_ne!(sealed, seal.seal("one", &secret).unwrap(), "equal ones do not look it");
+        let sealed = secret.sealed(&seal, "one").unwrap();
         assert!(!sealed.windows(8).any(|part| secret.reveal().as_bytes().starts_with(part)));
-        assert_eq!(seal.open("one", &sealed).unwrap(), secret);
-        seal.open("two", &sealed).unwrap_err();
-        Seal::new(&[2; 32]).open("one", &sealed).unwrap_err();
-        let mut changed = sealed.clone();
-        *changed.last_mut().unwrap() ^= 1;
-        seal.open("one", &changed).unwrap_err();
-        seal.open("one", &sealed[..5]).unwrap_err();
+        assert_eq!(WebhookSecret::opened(&seal, "one", &sealed).unwrap(), secret);
+        WebhookSecret::opened(&seal, "two", &sealed).unwrap_err();
+        WebhookSecret::opened(&Seal::new(&[2; 32]), "one", &sealed).unwrap_err();
         assert!(!format!("{secret:?}").contains(&secret.reveal()[6..]));
     }
 

@@ -238,7 +238,7 @@ async fn a_secret_is_nowhere_in_the_database(over: Over) {
     // Another gateway of the same seed can sign with it.
     let other = bench.gateway(false).await;
     let id = rows[0].get::<String>(0).unwrap();
-    assert_eq!(other.0.seal.open(&id, &sealed).unwrap(), secret);
+    assert_eq!(WebhookSecret::opened(&other.0.seal, &id, &sealed).unwrap(), secret);
 }
 
 over_both! {
