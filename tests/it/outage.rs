@@ -184,6 +184,8 @@ async fn change_that_needs_an_absent_mint_is_claimed_when_it_is_back() {
     // 7 sats are kept as 1, 2 and 4; a refund of 3 leaves the 4.
     let key = world.key(7).await;
     let first = refund_of(&world, Pay::from(&key), 3).await.expect(200);
+    // Redeemed, or the same amount would be the same token again.
+    assert_eq!(world.worth(first.change().unwrap()).await, 3);
     // 4 sats are kept as 1, 1 and 2; another refund of 3 leaves 4 and 1.
     let paid = world.sats(4).await;
     let asked = world.chat_later(Pay::XCashu(&paid), &chat(CHEAP));
@@ -210,9 +212,7 @@ async fn change_that_needs_an_absent_mint_is_claimed_when_it_is_back() {
     assert_eq!(world.claim(&paid).await.expect(200).change(), Some(change));
     assert_eq!(world.worth(change).await, 3);
     assert_eq!(world.claim(&paid).await.expect(200).change(), Some(change), "once and the same");
-    for refund in [first, second] {
-        assert_eq!(world.worth(refund.change().unwrap()).await, 3);
-    }
+    assert_eq!(world.worth(second.change().unwrap()).await, 3);
     let rest = world.refund(&key).await.expect(200);
     assert_eq!(world.worth(rest.change().unwrap()).await, 1);
     world.check_balanced().await;
