@@ -155,6 +155,11 @@ pub struct OnceId(String);
 pub struct AttemptId(String);
 
 impl AccountId {
+    /// Of no key: to ask a ledger something.
+    pub fn nobody() -> Self {
+        Self("0".repeat(ACCOUNT_DIGITS))
+    }
+
     /// An account as somebody names it who was told its id.
     pub fn presented(text: &str) -> Option<Self> {
         is_lower_hex(text, ACCOUNT_DIGITS).then(|| Self(text.to_owned()))

@@ -62,7 +62,7 @@ const MAX_AGE_S: &str = "86400";
 /// A page that cannot read `X-Cashu` cannot see its change.
 const EXPOSED: &str = "X-Request-ID, x-routstr-request-id, X-Cashu, X-Cashu-Refund, \
     X-Routstr-Cost-Msats, X-Routstr-Input-Cost-Msats, X-Routstr-Output-Cost-Msats, \
-    X-Nutgate-Max-Output-Tokens, Idempotency-Replayed, \
+    X-Nutgate-Max-Output-Tokens, \
     X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, \
     x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, \
     x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens, \

@@ -18,6 +18,7 @@ mod metrics;
 mod models;
 mod once;
 mod openapi;
+mod ready;
 mod render;
 mod standing;
 mod terms;
@@ -99,12 +100,13 @@ pub fn router<L: Ledger>(state: ApiState<L>) -> Router {
 }
 
 /// The admin listener's routes. No page of a browser may read what they answer.
-pub fn admin_router(config: &Config, metrics: Metrics) -> Router {
+pub fn admin_router<L: Ledger>(config: &Config, metrics: Metrics, till: Till<L>) -> Router {
     let config = Arc::new(Config { origins: Origins::Listed(Vec::new()), ..config.clone() });
     let routes = Router::new()
         .route("/healthz", get(health::healthz))
         .route("/metrics", get(metrics::metrics))
         .with_state(metrics)
+        .merge(Router::new().route("/readyz", get(ready::readyz::<L>)).with_state(till))
         .fallback(nothing_here);
     finished(routes, &config)
 }

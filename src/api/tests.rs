@@ -1,10 +1,16 @@
 //! What the router promises on every route, driven in process as the edge drives it.
 
+use std::path::Path;
+use std::time::Duration;
+
 use http::Request;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::clock::Clock;
 use crate::config::Machine;
+use crate::ledger::embedded::{self, Embedded};
+use crate::wallet::Wallet;
 
 const CONFIG: &str = "
 name: corner shop
@@ -32,6 +38,15 @@ fn shop() -> Router {
     let config = Arc::new(Config::parse("test", CONFIG, &Machine).unwrap());
     let prices = Shelf::new(PriceList::new(&config.models, config.btc_usd_cents));
     finished(documents(&config, &prices).fallback(billable_or_nothing), &config)
+}
+
+/// A ledger and a wallet without a mint, in this folder.
+pub(super) async fn till(folder: &Path) -> Till<Embedded> {
+    let store = embedded::open_store(&folder.join("nutgate.db")).unwrap();
+    let ledger = Embedded::new(store.clone(), Clock::System);
+    let seed = folder.join("seed");
+    let wallet = Wallet::open(store.into(), &seed, &[], Duration::from_secs(1)).await.unwrap();
+    Till::open(ledger, wallet)
 }
 
 async fn ask(method: &str, path: &str, headers: &[(&str, &str)]) -> http::Response<Bytes> {
@@ -255,8 +270,16 @@ async fn ecash_sent_to_a_path_that_sells_nothing_goes_back_with_the_refusal() {
 
 #[tokio::test]
 async fn the_admin_listener_answers_its_health_and_nothing_of_the_public_one() {
-    let router = admin_router(&Arc::new(Config::default()), Metrics::default());
-    for (path, status) in [("/healthz", 200), ("/v1/info", 404), ("/v1/chat/completions", 404)] {
+    let folder = tempfile::tempdir().unwrap();
+    let till = till(folder.path()).await;
+    let router = admin_router(&Config::default(), Metrics::default(), till);
+    for (path, status) in [
+        ("/healthz", 200),
+        ("/readyz", 200),
+        ("/metrics", 200),
+        ("/v1/info", 404),
+        ("/v1/chat/completions", 404),
+    ] {
         let request = Request::builder().uri(path).body(Bytes::new()).unwrap();
         assert_eq!(answer(&router, request).await.status(), status, "{path}");
     }

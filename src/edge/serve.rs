@@ -74,7 +74,7 @@ pub fn serve<L: Ledger>(parts: Parts<L>) -> Result<(), String> {
         config: config.clone(),
         prices,
         upstreams,
-        till,
+        till: till.clone(),
         spool,
         metrics: metrics.clone(),
     };
@@ -92,7 +92,7 @@ pub fn serve<L: Ledger>(parts: Parts<L>) -> Result<(), String> {
             server.add_service(background_service("certificates", certificates));
         }
     }
-    let admin = Admin(api::admin_router(&config, metrics));
+    let admin = Admin(api::admin_router(&config, metrics, till));
     let mut admin = Service::new("admin".to_owned(), admin);
     admin.threads = Some(1);
     admin.add_tcp(&config.admin_address.to_string());

@@ -308,6 +308,12 @@ impl Wallet {
         }
     }
 
+    /// Whether the database does anything at all.
+    pub async fn ask_store(&self) -> Result<(), WalletError> {
+        let ask = |tx: &mut Tx<'_>| tx.row("SELECT 1", &[]).map(drop);
+        Ok(self.db().write(Durability::Process, ask).await?)
+    }
+
     /// How long callers wait for a mint's answer.
     pub fn timeout(&self) -> Duration {
         self.0.timeout

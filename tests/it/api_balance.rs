@@ -3,12 +3,12 @@
 use std::str::FromStr;
 
 use cdk::nuts::Token;
-use nutgate_sandbox::MintOptions;
+use nutgate_sandbox::{Faucet, Mint, MintOptions};
 use reqwest::Method;
 
 use crate::support::{
-    Answer, Balance, Key, Misbehaviour, PRICE, Pay, Setting, Value, World, chat, json, model,
-    model_of,
+    Answer, Balance, CurrencyUnit, Key, Misbehaviour, PRICE, Pay, Setting, TokenFormat, Value,
+    World, chat, json, model, model_of,
 };
 
 const CREATE: &str = "/v1/balance/create";
@@ -173,6 +173,44 @@ async fn what_stayed_below_a_sat_is_paid_back_with_the_next_refund() {
     assert_eq!(first_sats + second_sats, left / 1000);
     assert_eq!(world.info(&key).await.available, left % 1000);
     assert_eq!(world.worth(&first).await + world.worth(&second).await, left / 1000);
+}
+
+/// The ecash comes from whichever mint the client names, as far as there is some of ours.
+#[tokio::test]
+async fn a_refund_is_ecash_of_the_mint_that_is_named() {
+    let mut world = World::start().await;
+    let other = Mint::start(MintOptions::default()).await.unwrap();
+    let path = world.gateway.config_path();
+    let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let mints = config["mints"].as_array_mut().unwrap();
+    mints.push(json!({"url": other.url(), "units": ["sat"]}));
+    std::fs::write(path, config.to_string()).unwrap();
+    world.gateway.restart().await;
+    let key = world.key(100).await;
+    let faucet = Faucet::new(&other.url()).unwrap();
+    let ecash = faucet.cashu(50, CurrencyUnit::Sat, TokenFormat::B).await.unwrap();
+    let topup = json!({"cashu_token": ecash});
+    world.post("/v1/balance/topup", Pay::from(&key), &topup).await.expect(200);
+
+    let refund = async |mint: &str, amount: u64| {
+        let asked = json!({"mint": mint, "amount_sats": amount});
+        world.post("/v1/balance/refund", Pay::from(&key), &asked).await
+    };
+    for (mint, amount, code) in
+        [("https://mint.example", 10, "mint_not_accepted"), (&*other.url(), 51, "invalid_value")]
+    {
+        refund(mint, amount).await.expect_error(400, "invalid_request", code);
+    }
+    assert_eq!(world.info(&key).await.available, 150_000, "nothing was taken");
+    for (mint, faucet, amount) in
+        [(other.url(), &faucet, 50), (world.mint.url(), &world.faucet, 70)]
+    {
+        let (ecash, sats) = refunded(refund(&mint, amount).await);
+        let from = Token::from_str(&ecash).unwrap().mint_url().unwrap().to_string();
+        assert_eq!((sats, from), (amount, mint));
+        assert_eq!(faucet.value_in_fresh_wallet(&ecash).await.unwrap(), amount);
+    }
+    assert_eq!(world.info(&key).await.available, 30_000);
 }
 
 #[tokio::test]

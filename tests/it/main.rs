@@ -42,6 +42,7 @@ mod policies;
 mod public_http2;
 mod public_tls;
 mod rate_limits;
+mod readiness;
 mod receipts;
 mod recovery;
 mod repetition;

@@ -175,6 +175,23 @@ async fn a_request_that_is_over_the_limit_by_itself_takes_no_ecash() {
 }
 
 #[tokio::test]
+async fn every_key_and_every_child_has_its_own_limits() {
+    let world = world(json!({"requests_per_minute": 2})).await;
+    let (parent, other) = (world.key(1000).await, world.key(1000).await);
+    let asked = json!({"count": 1});
+    let made = world.post("/v1/balance/child-key", Pay::from(&parent), &asked).await;
+    let made = made.expect(200).json();
+    let child = Key(made["api_keys"][0].as_str().unwrap().to_owned());
+    for key in [&parent, &child, &other] {
+        for _ in 0..2 {
+            world.chat(key, &request("demo")).await.expect(200);
+        }
+        check_limited(world.chat(key, &request("demo")).await, "requests_per_minute", 2, 60);
+    }
+    assert_eq!(world.settled(&parent).await.spent, 4 * cost(), "the child's are its parent's");
+}
+
+#[tokio::test]
 async fn every_answer_says_what_is_left_in_all_dialects_and_a_refusal_costs_nothing_of_it() {
     let used = prompt_tokens(&chat("demo")) + OUTPUT_TOKENS;
     let most = 10 * held(&request("demo"));

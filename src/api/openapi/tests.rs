@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use http::Request;
@@ -10,17 +9,14 @@ use http::header::ALLOW;
 use lua_free_filters::Route;
 
 use super::*;
+use crate::api::tests::till;
 use crate::api::{ApiState, answer, router};
 use crate::catalogue::Shelf;
-use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::Kind;
 use crate::ledger::News;
-use crate::ledger::embedded::{self, Embedded};
 use crate::pricing::PriceList;
 use crate::telemetry::Metrics;
-use crate::till::Till;
-use crate::wallet::Wallet;
 use crate::webhook::Webhooks;
 
 /// Methods by path. Where something can be asked for, its head can too, so HEAD goes without
@@ -30,16 +26,13 @@ type Paths = BTreeMap<String, BTreeSet<String>>;
 #[tokio::test]
 async fn the_document_has_every_path_and_method_of_the_router_and_no_other() {
     let folder = tempfile::tempdir().unwrap();
-    let store = embedded::open_store(&folder.path().join("nutgate.db")).unwrap();
-    let ledger = Embedded::new(store.clone(), Clock::System);
-    let seed = folder.path().join("seed");
-    let wallet = Wallet::open(store.into(), &seed, &[], Duration::from_secs(1)).await.unwrap();
+    let till = till(folder.path()).await;
     let config = Arc::new(Config::default());
     let prices = Shelf::new(PriceList::new(&config.models, config.btc_usd_cents));
     let (of_webhooks, metrics) = (config.webhooks.clone(), Metrics::default());
-    let webhooks = Webhooks::open(ledger.clone(), News::default(), &wallet, of_webhooks, metrics);
+    let (ledger, wallet) = (till.ledger().clone(), till.wallet());
+    let webhooks = Webhooks::open(ledger, News::default(), wallet, of_webhooks, metrics);
     let webhooks = webhooks.await.unwrap();
-    let till = Till::open(ledger, wallet);
     let router = router(ApiState { config, prices, till, webhooks, pay_out: None });
 
     let mut there = Paths::new();

@@ -170,6 +170,14 @@ def test_every_other_operation_succeeds_as_documented():
     does("GET", "/v1/lightning/invoice/{id}/status", ids=ids)
     top_up = {"amount_sats": 10, "purpose": "topup"}
     ask("POST", "/v1/lightning/invoice", headers=owner, body=top_up)
+    hook = {"url": "http://127.0.0.1:9/", "events": ["balance.topup", "key.expired"]}
+    made = does("POST", "/v1/webhooks", headers=owner, body=hook, status=201).json()
+    ask("POST", "/v1/webhooks", headers=owner, body=hook | {"url": "ftp://a"}, status=400)
+    [listed] = does("GET", "/v1/webhooks", headers=owner).json()["data"]
+    assert (listed["id"], "secret" in listed) == (made["id"], False)
+    ids = {"id": made["id"]}
+    does("DELETE", "/v1/webhooks/{id}", headers=owner, ids=ids, status=204)
+    ask("DELETE", "/v1/webhooks/{id}", headers=owner, ids=ids, status=404)
     does("POST", "/v1/balance/refund", headers=owner, body={"amount_sats": 5})
     ask("POST", "/v1/balance/refund", headers=owner)
     history = does("GET", "/v1/balance/history", headers=owner, query={"limit": 2}).json()
