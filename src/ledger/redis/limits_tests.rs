@@ -120,3 +120,10 @@ async fn of_the_tokens_of_an_hour_what_is_open_is_held_and_what_was_used_is_coun
     let told = found.usage.standing(limits, clock.now());
     assert_eq!(told, admitted[0].standing, "an account read tells the same");
 }
+
+#[tokio::test]
+async fn a_parent_has_so_many_children_and_one_that_is_revoked_makes_room() {
+    let server = Server::start(RedisOptions::default()).await.unwrap();
+    let ledger = Redis::open(&server.url(), Duration::from_secs(30)).unwrap();
+    crate::ledger::children::tests::check_bound(&ledger, "2a-").await;
+}

@@ -47,10 +47,9 @@ use self::address::Address;
 use self::durable::Durable;
 use self::link::{Call, Link};
 use self::replies::Parts;
-use self::scripts::{ACCOUNT_FIELDS, HAS_CHILDREN};
+use self::scripts::{ACCOUNT_FIELDS, HAS_CHILDREN, with_terms};
 use self::shard::Shard;
 use super::once::{Claim, Claimed, Keep};
-use super::terms::Terms;
 use super::{
     Account, Admission, Admitted, Amendment, Amount, Change, Children, Cursor, Denial, Denied,
     Deposit, End, Family, Ledger, Live, NotOpened, Opening, Page, Receipt, Renewal, Reservation,
@@ -461,20 +460,6 @@ impl Ledger for Redis {
         }
         Ok(Page::of(found, limit))
     }
-}
-
-/// The terms of a key as the fields that its hash will have.
-fn with_terms<'s>(call: Call<'s>, terms: &Terms) -> Call<'s> {
-    let fields = [
-        ("ex", terms.expires.map(|at| at.0.to_string())),
-        ("ca", terms.cap.map(|cap| cap.amount.get().to_string())),
-        ("cr", terms.cap.map(|cap| cap.reset.name().to_owned())),
-        ("lr", terms.requests_per_minute.map(|limit| limit.to_string())),
-        ("lt", terms.tokens_per_hour.map(|limit| limit.to_string())),
-        ("lc", terms.concurrent.map(|limit| limit.to_string())),
-    ];
-    let given = fields.into_iter().filter_map(|(name, value)| Some((name, value?)));
-    given.fold(call, |call, (name, value)| call.arg(name).arg(value))
 }
 
 impl fmt::Debug for Redis {

@@ -5,7 +5,9 @@
 //! with them. What a script writes has to be readable by both.
 
 use super::RECEIPTS_KEPT;
+use super::link::Call;
 use crate::ledger::once::{KEPT_WINDOW, ONCE_BYTES, ONCE_KEPT};
+use crate::ledger::terms::Terms;
 use crate::ledger::{CHILDREN_MAX, Retention};
 
 /// One script, and the hash that a server which has seen it knows it by.
@@ -120,6 +122,20 @@ fn settings(retention: Retention) -> String {
 fn once_settings() -> String {
     let (kept, window) = (ONCE_KEPT.as_millis(), KEPT_WINDOW.as_millis());
     format!("local ONCE_KEPT, KEPT_WINDOW, ONCE_BYTES = {kept}, {window}, {ONCE_BYTES}\n")
+}
+
+/// The terms of a key as the fields that its hash will have.
+pub(super) fn with_terms<'s>(call: Call<'s>, terms: &Terms) -> Call<'s> {
+    let fields = [
+        ("ex", terms.expires.map(|at| at.0.to_string())),
+        ("ca", terms.cap.map(|cap| cap.amount.get().to_string())),
+        ("cr", terms.cap.map(|cap| cap.reset.name().to_owned())),
+        ("lr", terms.requests_per_minute.map(|limit| limit.to_string())),
+        ("lt", terms.tokens_per_hour.map(|limit| limit.to_string())),
+        ("lc", terms.concurrent.map(|limit| limit.to_string())),
+    ];
+    let given = fields.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    given.fold(call, |call, (name, value)| call.arg(name).arg(value))
 }
 
 /// The fields of an account's hash, in the order in which they are answered and read.

@@ -10,7 +10,7 @@ use super::fake::Fake;
 use super::*;
 use crate::clock::{Stopwatch, UnixMs};
 use crate::ids::{DepositId, ReservationId};
-use crate::ledger::terms::Limits;
+use crate::ledger::terms::{Limits, Terms};
 use crate::ledger::{Ended, HISTORY_PAGE_MAX, Record, UsageSource, WithdrawalState, reaper};
 
 const PATIENCE: Duration = Duration::from_millis(250);
@@ -492,10 +492,4 @@ async fn a_walk_tells_reservations_that_nobody_would_end() {
     server.cli(&["DEL", "ng:{01}:a:01-account"]).await.unwrap();
     let expect = BTreeSet::from([lost.id.to_string(), orphan.id.to_string()]);
     assert_eq!(ledger.walk(&mut |_| {}).await.unwrap(), expect);
-}
-
-#[tokio::test]
-async fn a_parent_has_so_many_children_and_one_that_is_revoked_makes_room() {
-    let (_server, ledger) = started().await;
-    crate::ledger::children::tests::check_bound(&ledger, "2a-").await;
 }
