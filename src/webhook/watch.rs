@@ -5,7 +5,7 @@
 //! they have become deliveries. A look reads on from there and moves the number together with what
 //! it puts into the queues, so a process that dies between the two changes nothing, and of two
 //! gateways that look at once one changes nothing. When to look is a hint of this process'
-//! ([`News`]) or the account's turn, which comes every two seconds while something happens and
+//! (`News`) or the account's turn, which comes every two seconds while something happens and
 //! about once a minute otherwise.
 //!
 //! A fleet's ledger keeps the newest 1,000 entries of an account. What more happens between two
