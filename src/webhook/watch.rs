@@ -8,9 +8,9 @@
 //! (`News`) or the account's turn, which comes every two seconds while something happens and
 //! about once a minute otherwise.
 //!
-//! A fleet's ledger keeps the newest 1,000 entries of an account. What more happens between two
-//! looks, to an account that no gateway could look at for long, is not delivered; it is counted
-//! and logged.
+//! A ledger tells so many of the newest entries of an account (`history.entries_max`). What more
+//! happens between two looks, to an account that no gateway could look at for long, is not
+//! delivered; it is counted and logged.
 
 use std::collections::HashSet;
 use std::sync::Weak;
