@@ -1,7 +1,7 @@
 """with_sandbox.py SANDBOX COMMAND...: runs a command beside a sandbox of its own.
 
 The sandbox gets free ports and an empty data directory; the command finds it by GATEWAY_URL and
-FAUCET_URL. What the sandbox printed is shown when something failed.
+FAUCET_URL, and somebody to pay at LIGHTNING_ADDRESS. What the sandbox printed is shown when something failed.
 """
 
 import os
@@ -30,12 +30,13 @@ def free_ports(count):
 
 class Sandbox:
     def __init__(self, binary, data_dir):
-        self.gateway, admin, mint, self.upstream = free_ports(4)
+        self.gateway, admin, mint, self.upstream, self.payee = free_ports(5)
         env = os.environ | {
             "DEMO_GATEWAY_PORT": str(self.gateway),
             "DEMO_ADMIN_PORT": str(admin),
             "DEMO_MINT_PORT": str(mint),
             "DEMO_UPSTREAM_PORT": str(self.upstream),
+            "DEMO_PAYEE_PORT": str(self.payee),
             "DEMO_DATA_DIR": data_dir,
             # More than most answers have, so that only the tests about it meet the end of a slice.
             "DEMO_SLICE_OUTPUT_TOKENS": "100",
@@ -87,6 +88,7 @@ def main(binary, *command):
                 env = os.environ | {
                     "GATEWAY_URL": f"http://127.0.0.1:{sandbox.gateway}",
                     "FAUCET_URL": f"http://127.0.0.1:{sandbox.upstream}/faucet",
+                    "LIGHTNING_ADDRESS": f"alice@127.0.0.1:{sandbox.payee}",
                 }
                 if subprocess.run(command, env=env).returncode != 0:
                     failure = "the tests failed"

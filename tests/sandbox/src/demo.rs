@@ -15,7 +15,9 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::listening::Port;
 use crate::upstream::DEFAULT_API_KEY;
-use crate::{Error, Faucet, Mint, MintOptions, Result, TokenFormat, Upstream, UpstreamOptions};
+use crate::{
+    Error, Faucet, Mint, MintOptions, Payee, Result, TokenFormat, Upstream, UpstreamOptions,
+};
 use gateway::Gateway;
 
 /// Runs until a signal or the gateway's own end, and answers with the gateway's exit code.
@@ -56,6 +58,7 @@ async fn play(plan: &Plan, stop: impl Future<Output = ()>) -> Result<ExitCode> {
         ..UpstreamOptions::default()
     })
     .await?;
+    let _payee = Payee::at(plan.payee_port).await?;
 
     let config = plan.data_dir.join("nutgate.yaml");
     std::fs::write(&config, config::text(plan, &mint.url(), &upstream.base_url()))?;
@@ -88,6 +91,8 @@ struct Plan {
     upstream_port: u16,
     gateway_port: u16,
     admin_port: u16,
+    /// Of a host of Lightning addresses, which `alice` has one at; any if not given.
+    payee_port: u16,
     /// Streams reserve so much output at a time; the gateway's own default if not given.
     slice_output_tokens: Option<u32>,
     data_dir: PathBuf,
@@ -104,6 +109,7 @@ impl Plan {
             upstream_port: port("DEMO_UPSTREAM_PORT", 4010)?,
             gateway_port: port("DEMO_GATEWAY_PORT", 8080)?,
             admin_port: port("DEMO_ADMIN_PORT", 9090)?,
+            payee_port: port("DEMO_PAYEE_PORT", 0)?,
             slice_output_tokens: number("DEMO_SLICE_OUTPUT_TOKENS")?,
             data_dir_is_ours: given.is_none(),
             data_dir: given.unwrap_or_else(fresh),

@@ -29,7 +29,12 @@ struct Shared {
 
 impl Payee {
     pub async fn start() -> Result<Self> {
-        let mut port = Port::take(0)?;
+        Self::at(0).await
+    }
+
+    /// On this port; 0 is one that is free.
+    pub async fn at(port: u16) -> Result<Self> {
+        let mut port = Port::take(port)?;
         let url = format!("http://127.0.0.1:{}", port.number());
         let shared = Arc::new(Shared { url, invoices: Mutex::default() });
         let router = Router::new()

@@ -17,6 +17,7 @@ from schemathesis.specs.openapi.checks import (
 
 GATEWAY = os.environ["GATEWAY_URL"]
 FAUCET = os.environ["FAUCET_URL"]
+LIGHTNING_ADDRESS = os.environ["LIGHTNING_ADDRESS"]
 
 SCHEMA = schemathesis.openapi.from_url(f"{GATEWAY}/openapi.json")
 

@@ -5,7 +5,17 @@ import json
 import wave
 
 import pytest
-from conftest import MODELS, call, cashu_token, header, key, named, operation, operations
+from conftest import (
+    LIGHTNING_ADDRESS,
+    MODELS,
+    call,
+    cashu_token,
+    header,
+    key,
+    named,
+    operation,
+    operations,
+)
 
 HELLO = [{"role": "user", "content": "Where does every satoshi go?"}]
 TEXT = {"input": "Where does every satoshi go?"}
@@ -179,6 +189,9 @@ def test_every_other_operation_succeeds_as_documented():
     does("DELETE", "/v1/webhooks/{id}", headers=owner, ids=ids, status=204)
     ask("DELETE", "/v1/webhooks/{id}", headers=owner, ids=ids, status=404)
     does("POST", "/v1/balance/refund", headers=owner, body={"amount_sats": 5})
+    paid = {"amount_sats": 5, "lightning_address": LIGHTNING_ADDRESS}
+    answer = ask("POST", "/v1/balance/refund", headers=owner, body=paid).json()
+    assert (answer["recipient"], answer["sats"]) == (LIGHTNING_ADDRESS, "5")
     ask("POST", "/v1/balance/refund", headers=owner)
     history = does("GET", "/v1/balance/history", headers=owner, query={"limit": 2}).json()
     ask("GET", "/v1/balance/history", headers=owner, query={"cursor": history["next_cursor"]})

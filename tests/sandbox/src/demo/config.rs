@@ -23,6 +23,7 @@ pub(super) fn text(plan: &Plan, mint_url: &str, upstream_base_url: &str) -> Stri
          guard: {{unpaid_per_minute: 0, unknown_keys_per_minute: 0, \
          failed_redemptions_per_minute: 0, openings_per_minute: 0}}\n\
          webhooks: {{allow_private: true}}\n\
+         lightning: {{refunds: {{private_hosts: true}}}}\n\
          mints:\n\
          - {{url: \"{mint_url}\", units: [sat]}}\n\
          upstreams:\n\
