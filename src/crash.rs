@@ -61,6 +61,10 @@ pub enum Step {
     PaymentAnswered,
     /// What came back is ours on disk, the account does not have it.
     PaymentEnded,
+    /// Change that nobody claimed is reserved, and still its account's.
+    SweepReserved,
+    /// It is the gateway's, and nothing says that it was swept.
+    SweepSettled,
 }
 
 impl Step {
@@ -129,6 +133,9 @@ impl Step {
         Self::Credited,
         Self::WithdrawCommitted,
     ];
+
+    /// From change that nobody claimed to its being swept.
+    pub const OF_SWEEP: [Self; 2] = [Self::SweepReserved, Self::SweepSettled];
 
     /// The value of `NUTGATE_CRASH_AT` that stops here.
     pub fn name(self) -> String {

@@ -121,7 +121,7 @@ impl fmt::Debug for InvoiceId {
 #[serde(transparent)]
 pub struct AccountId(String);
 
-/// A reservation: a UUIDv7, so that rows arrive in order.
+/// A reservation: a UUIDv7, so that rows arrive in order; or a hash of what a sweep takes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ReservationId(String);
@@ -174,6 +174,11 @@ impl AccountId {
 impl ReservationId {
     pub fn fresh() -> Self {
         Self(uuid::Uuid::now_v7().simple().to_string())
+    }
+
+    /// Of what a sweep takes from an account with so many entries: it can be taken once.
+    pub fn of_sweep(account: &AccountId, entries: u64) -> Self {
+        Self(hashed(b"nutgate sweep:", format!("{account}:{entries}").as_bytes()))
     }
 }
 

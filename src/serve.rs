@@ -85,15 +85,15 @@ impl Parts {
     }
 
     async fn till<L: Ledger>(&self, ledger: L, db: Db) -> Result<Till<L>, String> {
-        let Config { seed_file, mints, foreign_mints, mint_timeout, reservation, .. } =
-            &*self.config;
+        let config = &*self.config;
+        let Config { seed_file, mints, foreign_mints, mint_timeout, reservation, .. } = config;
         let wallet = Wallet::open_with(db, seed_file, mints, foreign_mints, *mint_timeout)
             .await
             .map_err(|error| error.to_string())?;
         let (lifetime, every) = (reservation.lifetime, reservation.renew_every);
         wallet.handle().spawn(reaper::run(ledger.clone(), lifetime, every));
         wallet.prefetch();
-        let till = Till::open(ledger, wallet);
+        let till = Till::sweeping(ledger, wallet, config.sweep_after);
         let recovery = till.recover().await;
         log::info!("recovery: {recovery:?}");
         Ok(till)

@@ -12,6 +12,7 @@ mod lightning;
 mod listen;
 mod models;
 mod prices;
+mod refunds;
 mod upstreams;
 mod webhooks;
 
@@ -50,6 +51,7 @@ pub(super) fn check(file: File, outside: &dyn Outside, found: &mut Found) -> Con
         rate_limits: checks.rate_limits(&file.rate_limits),
         reservation: checks.reservation(&file.reservation),
         missing_credential_status: checks.missing_credential_status(&file.errors),
+        sweep_after: checks.sweep_after(&file.refunds),
         history: checks.history(&file.history),
         foreign_mints: checks.foreign_mints(file.foreign_mints, &mints),
         mints,

@@ -105,6 +105,8 @@ pub struct Config {
     pub mint_timeout: Duration,
     pub lightning: Lightning,
     pub foreign_mints: ForeignMints,
+    /// How long change is left to be claimed; `None`: for ever.
+    pub sweep_after: Option<Duration>,
     pub history: Retention,
     pub idempotency: Idempotency,
     pub webhooks: Webhooks,

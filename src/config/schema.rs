@@ -47,6 +47,7 @@ pub(super) struct File {
     pub(super) mint_timeout: Lasting,
     pub(super) lightning: Lightning,
     pub(super) foreign_mints: ForeignMints,
+    pub(super) refunds: Refunds,
     pub(super) history: History,
     pub(super) idempotency: Idempotency,
     pub(super) webhooks: Webhooks,
@@ -177,6 +178,12 @@ pub(super) struct LightningRefunds {
     pub(super) fee_sats_max: Whole,
     pub(super) fee_percent_max: Whole,
     pub(super) private_hosts: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a mapping")]
+pub(super) struct Refunds {
+    pub(super) sweep_after_days: Option<Whole>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -7,6 +7,7 @@ mod idempotency;
 mod lightning;
 mod listen;
 mod models;
+mod refunds;
 mod webhooks;
 
 use std::collections::HashMap;

@@ -88,6 +88,15 @@ impl<L: Ledger> Edge<L> {
         Closed { receipt, change_for }
     }
 
+    /// The same where the client is given no change: that is left to be claimed.
+    pub(super) async fn leave(&self, ctx: &mut Ctx) {
+        let closed = self.close(ctx).await;
+        let has_change = closed.receipt.is_some_and(|receipt| receipt.available > Msat::ZERO);
+        if let Some(account) = closed.change_for.filter(|_| has_change) {
+            self.till.leave_unclaimed(account);
+        }
+    }
+
     /// The change of a request paid by `X-Cashu`. `None` when there is none, or when it cannot
     /// be composed right now and is claimed instead.
     pub(super) async fn change(&self, closed: Closed) -> Option<CashuToken> {
@@ -100,10 +109,11 @@ impl<L: Ledger> Edge<L> {
 
     /// All that an account has; nothing while another request of it is open, which will give it.
     pub(super) async fn refund(&self, account: AccountId) -> Option<CashuToken> {
-        match self.till.refund(account, RefundAsk::default()).await {
+        match self.till.refund(account.clone(), RefundAsk::default()).await {
             Ok(refunded) => Some(refunded.cashu_token),
             Err(refused) => {
                 log::info!("change is left to be claimed: {refused}");
+                self.till.leave_unclaimed(account);
                 None
             }
         }

@@ -138,8 +138,7 @@ impl<L: Ledger> Edge<L> {
         }
         // The settle is on its way to the ledger before the client sees the end, so whatever
         // it asks next is answered after it; nobody waits for it to return.
-        let (_closed, written) =
-            tokio::join!(self.close(ctx), session.write_response_body(tail, true));
+        let ((), written) = tokio::join!(self.leave(ctx), session.write_response_body(tail, true));
         crash::point(Step::Delivered);
         written
     }
@@ -231,7 +230,7 @@ impl<L: Ledger> Edge<L> {
             session.write_response_body(Some(body), true).await
         };
         // As in `flow`: sent before the first byte of the answer, not waited for by it.
-        let (_closed, written) = tokio::join!(self.close(ctx), write);
+        let ((), written) = tokio::join!(self.leave(ctx), write);
         crash::point(Step::Delivered);
         written
     }
@@ -309,10 +308,10 @@ impl<L: Ledger> Edge<L> {
                 drop(self.end_live(session, ctx, event, false).await);
             } else {
                 let write = session.write_response_body(Some(event), false);
-                let (_closed, _written) = tokio::join!(self.close(ctx), write);
+                let ((), _written) = tokio::join!(self.leave(ctx), write);
             }
         } else {
-            self.close(ctx).await;
+            self.leave(ctx).await;
         }
         if session.is_http2() {
             // The reset that follows takes back what its connection has not sent yet.
@@ -332,7 +331,7 @@ impl<L: Ledger> Edge<L> {
                 ctx.meter = Meter::Abandoned;
             }
         }
-        self.close(ctx).await;
+        self.leave(ctx).await;
         Error::e_explain(ErrorType::ConnectionClosed, "the client left")
     }
 

@@ -329,7 +329,7 @@ impl<L: Ledger> ProxyHttp for Edge<L> {
 
     /// Runs for every request, however it ended; ends the reservation if nothing else has.
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Ctx) {
-        self.close(ctx).await;
+        self.leave(ctx).await;
         access_log::line(session, error, ctx);
     }
 

@@ -237,7 +237,7 @@ impl<L: Ledger> Edge<L> {
             return self.end_live(session, ctx, last.into(), true).await;
         }
         let write = session.write_response_body(Some(last.into()), true);
-        let (_closed, written) = tokio::join!(self.close(ctx), write);
+        let ((), written) = tokio::join!(self.leave(ctx), write);
         written
     }
 }

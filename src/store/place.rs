@@ -78,7 +78,7 @@ pub(crate) async fn statement(db: &Db, sql: &str, values: &[Value]) -> u64 {
 }
 
 /// Not `gateways`: those of the copied database are dead where it goes.
-const TABLES: [&str; 9] = [
+const TABLES: [&str; 10] = [
     "wallet_seed",
     "counters",
     "redemptions",
@@ -86,6 +86,7 @@ const TABLES: [&str; 9] = [
     "proofs",
     "outgoing",
     "handed_out",
+    "unclaimed",
     "payments",
     "exchanges",
 ];

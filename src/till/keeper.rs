@@ -98,6 +98,7 @@ impl<L: Ledger> Till<L> {
             }
         })
         .await;
+        self.sweep().await;
     }
 
     /// Keeps at it in the background, until the last handle to this till is gone.
@@ -138,6 +139,9 @@ impl<L: Ledger> Till<L> {
             && let Err(error) = self.wallet().note_claimed().await
         {
             log::warn!("keeper: {error}");
+        }
+        if round.is_multiple_of(SWEEP_ROUNDS) {
+            self.sweep().await;
         }
         if round.is_multiple_of(KEYSET_ROUNDS) {
             self.wallet().refresh_keysets().await;
@@ -246,8 +250,9 @@ async fn in_parallel<F>(
 
 const ROUND: Duration = Duration::from_secs(2);
 
-/// Rounds between looks at tokens given out, and at the mints' keysets.
+/// Rounds between looks at tokens given out, at what nobody claims, and at the mints' keysets.
 const CLAIMED_ROUNDS: u64 = 15;
+const SWEEP_ROUNDS: u64 = 15;
 const KEYSET_ROUNDS: u64 = 150;
 
 /// Withdrawals looked at in one round; the others have the next.

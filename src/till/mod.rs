@@ -13,6 +13,7 @@
 //! invoice  wallet: offered → paid           ledger: opened, then as redeem (lightning.rs)
 //! foreign  wallet: invoice paid by the foreign mint, then as invoice (foreign.rs)
 //! refund   ledger: withdrawal begun         wallet: issued         ledger: committed
+//! sweep    ledger: reserved, then settled   wallet: swept          (sweep.rs)
 //! pay out  ledger: withdrawal begun         wallet: paid           (payment.rs)
 //! ```
 //!
@@ -40,6 +41,9 @@ mod refund;
 mod refund_tests;
 #[cfg(test)]
 mod support;
+mod sweep;
+#[cfg(test)]
+mod sweep_tests;
 mod terms;
 #[cfg(test)]
 mod tests;
@@ -47,8 +51,10 @@ mod tests;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use self::flights::Flights;
+use crate::clock::UnixMs;
 use crate::ids::{AccountId, DepositId, WithdrawalId};
 use crate::ledger::Ledger;
 use crate::money::Msat;
@@ -96,6 +102,9 @@ pub enum RefundRefused {
     Child,
     #[error("No balance to refund")]
     NothingToRefund,
+    /// What was left to be claimed became the gateway's own.
+    #[error("swept at {} s", at.whole_seconds())]
+    Swept { at: UnixMs },
     #[error("less than one unit of the mint is available")]
     TooSmall { available: Msat },
     #[error("{} msat are available", available.get())]
@@ -134,6 +143,8 @@ struct Inner<L> {
     redemptions: Flights<DepositId, Landed>,
     refunds: Flights<AccountId, RefundFlown>,
     kept: AtomicBool,
+    /// How long change is left to be claimed; `None`: for ever.
+    sweep_after: Option<Duration>,
 }
 
 /// How a flight that takes value out of an account ended, and what it was asked for.
@@ -152,12 +163,18 @@ type Landed = Option<Result<Redeemed, RedeemRefused>>;
 impl<L: Ledger> Till<L> {
     /// Puts the two in order. Call [`Till::recover`] before anything else uses them.
     pub fn open(ledger: L, wallet: Wallet) -> Self {
+        Self::sweeping(ledger, wallet, None)
+    }
+
+    /// The same, which keeps what nobody has claimed for so long, unless that is `None`.
+    pub fn sweeping(ledger: L, wallet: Wallet, sweep_after: Option<Duration>) -> Self {
         Self(Arc::new(Inner {
             ledger,
             wallet,
             redemptions: Flights::default(),
             refunds: Flights::default(),
             kept: AtomicBool::new(false),
+            sweep_after,
         }))
     }
 

@@ -90,7 +90,7 @@ impl<L: Ledger> Till<L> {
             })
             .collect();
         if payable.is_empty() {
-            return self.nothing_new(ask, &holder, last.as_ref()).await;
+            return self.nothing_new(account, ask, &holder, last.as_ref()).await;
         }
         let Some((mint, unit, _)) = self.source_that_holds(payable).await else {
             // Another gateway may have booked this very refund since, and emptied the pool.
@@ -99,6 +99,7 @@ impl<L: Ledger> Till<L> {
             if let Some(begun) = begun.map_err(unanswered)? {
                 return self.finish(&begun, self.wallet().timeout()).await;
             }
+            self.could_not_give(account, &holder).await;
             if ask.mint.is_some() {
                 return Err(RefundRefused::MintHasTooLittle);
             }
@@ -260,6 +261,7 @@ impl<L: Ledger> Till<L> {
     /// Nothing can newly be withdrawn: the last withdrawal again, if it is what was asked.
     async fn nothing_new(
         &self,
+        account: &AccountId,
         ask: &RefundAsk,
         holder: &Account,
         last: Option<&Withdrawal>,
@@ -272,7 +274,7 @@ impl<L: Ledger> Till<L> {
             (Some(amount), Some(last)) if last.amount == amount && !ask.is_its_own() => {
                 self.finish(last, Duration::ZERO).await
             }
-            _ if available == Msat::ZERO => Err(RefundRefused::NothingToRefund),
+            _ if available == Msat::ZERO => Err(self.nothing_left(account, holder).await?),
             (Some(amount), _) if amount > available => {
                 Err(RefundRefused::Insufficient { available })
             }
@@ -360,7 +362,7 @@ pub(super) fn unanswered(why: Unavailable) -> RefundRefused {
     RefundRefused::LedgerUnavailable
 }
 
-fn unread(error: &WalletError) -> RefundRefused {
+pub(super) fn unread(error: &WalletError) -> RefundRefused {
     log::warn!("refund: the wallet's rows cannot be read: {error}");
     RefundRefused::LedgerUnavailable
 }

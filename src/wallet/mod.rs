@@ -47,6 +47,7 @@ mod seed;
 mod split;
 #[cfg(test)]
 pub(crate) mod tests;
+mod unclaimed;
 mod upkeep;
 
 use std::fmt;
@@ -80,6 +81,7 @@ pub(crate) use self::quote::{
 };
 pub(crate) use self::redeem::Resolved;
 pub use self::schema::SCHEMA;
+pub(crate) use self::unclaimed::Unclaimed;
 
 /// Ecash as text: a bearer secret. Nothing prints it.
 #[derive(Clone, PartialEq, Eq)]

@@ -8,7 +8,8 @@
 //! are in `openings` until it is credited. A foreign mint's payment of a quote is in
 //! `foreign_melts` under the quote's id; `change` is what it gave back, once we know. A payment's
 //! `booked` is what its withdrawal took, in units, and `returned` what has come back of that.
-//! `handed_out` has the withdrawals whose token somebody was there to be given.
+//! `handed_out` has the withdrawals whose token somebody was there to be given; `unclaimed` the
+//! accounts whose change nobody was there to be given, as they were then (`unclaimed.rs`).
 
 /// Written for SQLite, safe to run again.
 pub const SCHEMA: &str = "
@@ -123,6 +124,14 @@ CREATE INDEX IF NOT EXISTS outgoing_of ON outgoing (account, seq) WHERE state = 
 CREATE TABLE IF NOT EXISTS handed_out (
     id TEXT PRIMARY KEY
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS unclaimed (
+    account TEXT PRIMARY KEY,
+    entries INTEGER NOT NULL CHECK (entries >= 0),
+    amount_msat INTEGER NOT NULL CHECK (amount_msat > 0),
+    since_ms INTEGER NOT NULL,
+    swept_ms INTEGER
+) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS unclaimed_due ON unclaimed (since_ms) WHERE swept_ms IS NULL;
 CREATE TABLE IF NOT EXISTS payments (
     id TEXT PRIMARY KEY,
     withdrawal TEXT NOT NULL,

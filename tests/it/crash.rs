@@ -232,6 +232,7 @@ fn recovered(step: Step) -> &'static [Step] {
         | Step::WithdrawCommitted
         | Step::Delivered => &[],
         Step::MeltRecorded | Step::MeltPaid => unreachable!("no mint here is foreign"),
+        Step::SweepReserved | Step::SweepSettled => unreachable!("change is never swept here"),
         Step::Opened => unreachable!("no token without terms gets there; see terms.rs"),
         Step::AnswerKept | Step::Claimed | Step::Executed => {
             unreachable!("only with an Idempotency-Key; see idempotency.rs")

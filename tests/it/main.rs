@@ -50,6 +50,7 @@ mod rolling;
 mod routes;
 mod secrets;
 mod support;
+mod sweep;
 mod telemetry;
 mod terms;
 mod tls;

@@ -86,6 +86,12 @@ pub fn refund_refusal(refused: &RefundRefused) -> Refusal {
             "a child key spends its parent's balance; the parent's key refunds it",
         ),
         RefundRefused::NothingToRefund => invalid("no_balance_to_refund", "No balance to refund"),
+        RefundRefused::Swept { at } => invalid(
+            "refund_swept",
+            "nobody claimed this for so long that it became the gateway's own; 'swept_at' says when",
+        )
+        .status(410)
+        .details(json!({ "swept_at": at.whole_seconds() })),
         RefundRefused::TooSmall { available } => invalid(
             "balance_too_small_to_refund",
             "what is available is less than the smallest unit of the mint; it stays on the account",
