@@ -76,6 +76,8 @@ pub struct Book {
 pub struct Touched {
     pub accounts: HashSet<AccountId>,
     pub reservations: HashSet<ReservationId>,
+    /// Had ended when they were read, so there is nothing to write and nothing to remember.
+    pub ended: HashSet<ReservationId>,
     pub deposits: HashSet<DepositId>,
     pub withdrawals: HashSet<WithdrawalId>,
     pub once: HashSet<OnceId>,

@@ -154,7 +154,7 @@ impl Pages {
         book.withdrawals.clear();
         book.once.clear();
         book.kept.clear();
-        for id in &touched.reservations {
+        for id in touched.reservations.union(&touched.ended) {
             if book.reservations.get(id).is_some_and(|held| held.end.is_some()) {
                 book.reservations.remove(id);
             }

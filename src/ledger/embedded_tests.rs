@@ -120,6 +120,28 @@ async fn fifty_parallel_admissions_on_a_balance_for_ten_reserve_ten() {
 }
 
 #[tokio::test]
+async fn what_has_ended_is_not_held_in_memory_however_often_it_is_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(&dir);
+    fund(&ledger, 1, 1_000).await;
+    let settled = admit(&ledger, 1, 300).await;
+    let ask = Admission {
+        reservation: settled.id.clone(),
+        account: account(1),
+        ceiling: msat(300),
+        tokens: 0,
+        lifetime: Duration::from_secs(60),
+        limits: Limits::NONE,
+        once: None,
+    };
+    ledger.settle(settled, msat(120), Record::default()).await.unwrap();
+    let again = ledger.admit(ask).await.unwrap().unwrap_err();
+    assert_eq!(again.denied, Denied::AlreadyEnded);
+    let pages = ledger.pages.lock().unwrap();
+    assert_eq!(pages.book.reservations.len(), 0);
+}
+
+#[tokio::test]
 async fn a_history_goes_on_where_it_was_when_the_process_died() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = open(&dir);

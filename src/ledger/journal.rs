@@ -67,6 +67,9 @@ pub(super) fn load_reservation(
             .query_row([id.as_str()], held_of)
             .optional()?;
         let Some((id, held)) = found else { return Ok(()) };
+        if held.end.is_some() {
+            book.touched.ended.insert(id.clone());
+        }
         book.reservations.insert(id, held);
     }
     let owners = book.reservations.get(id).map(|held| [held.account.clone(), held.key.clone()]);
