@@ -104,8 +104,9 @@ const ABOUT: &str = "Sells access to AI APIs by the request, for Cashu ecash.\n\
     Amounts are integers in millisatoshi (msat) unless a field's name says otherwise. Any client \
     of OpenAI's or Anthropic's API works against it: only the base URL and the key differ.\n\n\
     Paths are listed by one name; `x-aliases` of an operation has its others. `HEAD` is answered \
-    wherever `GET` is, and `OPTIONS` everywhere, as a preflight: any page may call, and asks for \
-    the headers that it wants to send (`Access-Control-Allow-Methods`, `-Headers`, `-Max-Age`). \
+    wherever `GET` is, and `OPTIONS` everywhere, as a preflight: any page may call, unless this \
+    gateway lists those that may, and asks for the headers that it wants to send \
+    (`Access-Control-Allow-Methods`, `-Headers`, `-Max-Age`). \
     What is at no path is 404 `not_found`; a path that has other methods is 405 \
     `method_not_allowed`, with `Allow`.\n\n\
     Every error has one shape, `Error`, whoever made it. Clients key on `code`.";
