@@ -9,7 +9,10 @@ use nix::sys::signal::Signal;
 use nutgate::crash::Step;
 use reqwest::Method;
 
-use crate::support::{Answer, PRICE, Pay, Value, World, chat, json, prompt_tokens, streamed};
+use crate::support::{
+    Answer, CRASH_AT, PRICE, Pay, Value, World, assert_killed, chat, json, prompt_tokens,
+    start_to_die_at, streamed,
+};
 
 /// How a payment is made and its answer is had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -246,16 +249,6 @@ fn recovered(step: Step) -> &'static [Step] {
     }
 }
 
-async fn start_to_die_at(world: &mut World, step: Step) {
-    world.gateway.set_env(CRASH_AT, &step.name());
-    world.gateway.restart().await;
-}
-
-async fn assert_killed(world: &mut World, step: Step) {
-    let status = world.gateway.ended().await;
-    assert_eq!(status.signal(), Some(Signal::SIGKILL as i32), "at {step:?}: {status}");
-}
-
 /// The upstream got the request once if it got it: its answer says so, at `Forwarded` it may
 /// still be on its way.
 fn assert_asked_once(asked: u64, step: Step) {
@@ -277,8 +270,6 @@ fn is_before(step: Step, other: Step) -> bool {
     let position = |wanted| Step::ALL.iter().position(|step| *step == wanted);
     position(step) < position(other)
 }
-
-const CRASH_AT: &str = "NUTGATE_CRASH_AT";
 
 /// What every token is worth.
 const SATS: u64 = 100;

@@ -11,7 +11,8 @@ use reqwest::Method;
 use sha2::{Digest, Sha256};
 
 use crate::support::{
-    Answer, Fleet, Gateway, Key, LOOK_AGAIN, Pay, Setting, Value, World, chat, json, with, within,
+    Answer, CRASH_AT, Fleet, Gateway, Key, LOOK_AGAIN, Pay, Setting, Value, World, assert_killed,
+    chat, json, start_to_die_at, with, within,
 };
 
 #[tokio::test]
@@ -315,16 +316,6 @@ async fn die_while_asked(world: &World, id: &str) {
     within("the gateway dies", dead).await;
 }
 
-async fn start_to_die_at(world: &mut World, step: Step) {
-    world.gateway.set_env(CRASH_AT, &step.name());
-    world.gateway.restart().await;
-}
-
-async fn assert_killed(world: &mut World, step: Step) {
-    let status = world.gateway.ended().await;
-    assert_eq!(status.signal(), Some(Signal::SIGKILL as i32), "at {step:?}: {status}");
-}
-
 fn status_path(id: &str) -> String {
     format!("/lightning/invoice/{id}/status")
 }
@@ -339,7 +330,6 @@ fn key_of(id: &str) -> Key {
 }
 
 const INVOICE: &str = "/lightning/invoice";
-const CRASH_AT: &str = "NUTGATE_CRASH_AT";
 
 /// What every invoice of the crashes is for.
 const SATS: u64 = 23;

@@ -14,7 +14,8 @@ use reqwest::{Client, Method};
 use tokio::task::JoinSet;
 
 use crate::support::{
-    Answer, Dice, Fleet, Key, LOOK_AGAIN, Pay, Setting, Value, World, chat, json, within,
+    Answer, CRASH_AT, Dice, Fleet, Key, LOOK_AGAIN, Pay, Setting, Value, World, assert_killed,
+    chat, json, start_to_die_at, within,
 };
 
 #[tokio::test]
@@ -371,18 +372,7 @@ async fn start(setting: Setting) -> (World, Payee) {
     (world, Payee::start().await.unwrap())
 }
 
-async fn start_to_die_at(world: &mut World, step: Step) {
-    world.gateway.set_env(CRASH_AT, &step.name());
-    world.gateway.restart().await;
-}
-
-async fn assert_killed(world: &mut World, step: Step) {
-    let status = world.gateway.ended().await;
-    assert_eq!(status.signal(), Some(Signal::SIGKILL as i32), "at {step:?}: {status}");
-}
-
 const REFUND: &str = "/v1/balance/refund";
-const CRASH_AT: &str = "NUTGATE_CRASH_AT";
 
 const RACERS: u64 = 6;
 const TOPUPS: u64 = 8;

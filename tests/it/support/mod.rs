@@ -7,6 +7,7 @@
 mod answer;
 mod asks;
 mod books;
+mod deaths;
 mod dice;
 mod fleet;
 mod gateway;
@@ -25,6 +26,7 @@ mod world;
 
 pub(crate) use answer::{Answer, Events};
 pub(crate) use books::Later;
+pub(crate) use deaths::{CRASH_AT, assert_killed, start_to_die_at};
 pub(crate) use dice::Dice;
 pub(crate) use fleet::{Fleet, Servers, is_full_chaos};
 pub(crate) use gateway::{Gateway, Memory};
