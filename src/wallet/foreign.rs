@@ -38,8 +38,9 @@ use super::foreign_rows::{MeltRow, readdress};
 use super::incoming::{Incoming, Inputs, unfetched};
 use super::melt_mint::{MeltOffer, Melting, Payable, blanks_for};
 use super::mint::{Mint, MintError, Spending, Unit};
+use super::quote::QuoteAsk;
 use super::quote_mint::{Offer, Payment};
-use super::quote_rows::{Purpose, QuoteRow, QuoteState, unanswered_until};
+use super::quote_rows::{Purpose, QuoteRow, QuoteState};
 use super::redeem::{LATE, refusal};
 use super::{CashuToken, Payee, RedeemRefused, Wallet, WalletError};
 use crate::clock::UnixMs;
@@ -242,24 +243,15 @@ impl Wallet {
         let keyset = keyset.map_err(|error| unfetched(&error))?.id;
         let blanks = blanks_for(incoming.value.saturating_sub(melt.count));
         let counter_start = self.counters(keyset, blanks).await.map_err(unrecorded)?;
-        let created = UnixMs::now();
-        let quote = QuoteRow {
+        let quote = QuoteAsk {
             id: id.clone(),
             account: payee.account.clone(),
             purpose: purpose(payee),
             terms: payee.terms.clone(),
-            mint: mint.url.to_string(),
-            unit: unit.name.clone(),
-            count: unit.count(amount),
             amount,
-            quote: None,
-            locked: false,
-            outputs: None,
-            state: QuoteState::Recorded,
-            created,
-            expires: unanswered_until(created),
-            paid: None,
+            mint: Some(mint.url.to_string()),
         };
+        let quote = quote.recorded(&mint, &unit);
         let row = MeltRow {
             id: id.clone(),
             mint: incoming.mint.url.to_string(),

@@ -49,6 +49,30 @@ pub(crate) struct QuoteAsk {
     pub(crate) mint: Option<String>,
 }
 
+impl QuoteAsk {
+    /// As it is written down before this mint is asked.
+    pub(super) fn recorded(&self, mint: &Mint, unit: &Unit) -> QuoteRow {
+        let created = UnixMs::now();
+        QuoteRow {
+            id: self.id.clone(),
+            account: self.account.clone(),
+            purpose: self.purpose,
+            terms: self.terms.clone(),
+            mint: mint.url.to_string(),
+            unit: unit.name.clone(),
+            count: unit.count(self.amount),
+            amount: self.amount,
+            quote: None,
+            locked: false,
+            outputs: None,
+            state: QuoteState::Recorded,
+            created,
+            expires: unanswered_until(created),
+            paid: None,
+        }
+    }
+}
+
 /// An invoice, for who is to pay it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Quoted {
@@ -168,24 +192,7 @@ impl Wallet {
         unit: &Unit,
         ask: &QuoteAsk,
     ) -> Result<Option<Quoted>, QuoteRefused> {
-        let created = UnixMs::now();
-        let row = QuoteRow {
-            id: ask.id.clone(),
-            account: ask.account.clone(),
-            purpose: ask.purpose,
-            terms: ask.terms.clone(),
-            mint: mint.url.to_string(),
-            unit: unit.name.clone(),
-            count: unit.count(ask.amount),
-            amount: ask.amount,
-            quote: None,
-            locked: false,
-            outputs: None,
-            state: QuoteState::Recorded,
-            created,
-            expires: unanswered_until(created),
-            paid: None,
-        };
+        let row = ask.recorded(mint, unit);
         let (id, count) = (row.id.clone(), row.count);
         let gateway = self.gateway().to_owned();
         let insert = move |tx: &mut Tx<'_>| row.insert(tx, &gateway);
