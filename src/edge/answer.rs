@@ -88,10 +88,7 @@ impl<L: Ledger> Edge<L> {
     ) -> pingora::Result<()> {
         session.set_keepalive(None);
         self.refuse(session, ctx, refusal, per_request, ecash).await?;
-        // There the rest of the body is refused by itself, and its connection goes on.
-        if !session.is_http2() {
-            drain(session, DRAINED_BYTES_MAX, DRAIN_TIME_MAX).await;
-        }
+        drain(session, DRAINED_BYTES_MAX, DRAIN_TIME_MAX).await;
         Ok(())
     }
 

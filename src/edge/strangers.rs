@@ -133,6 +133,10 @@ impl<L: Ledger> Edge<L> {
 /// Reads away what is still arriving, up to these bounds: closing on unread bytes would reset the
 /// connection, and the client would lose the answer that says why.
 pub(super) async fn drain(session: &mut Session, bytes_max: usize, time_max: Duration) {
+    // There the rest of the body is refused by itself, and its connection goes on.
+    if session.is_http2() {
+        return;
+    }
     let drain = async {
         let mut drained: usize = 0;
         while let Ok(Some(chunk)) = session.read_request_body().await {
